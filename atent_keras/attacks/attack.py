@@ -1,0 +1,233 @@
+"""The loop that every iterative attack shares."""
+
+import dataclasses
+import numbers
+import weakref
+
+import keras
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras.attacks import noise as noise_lib
+from atent_keras.threat_models import ThreatModel
+from atent_keras.threat_models import is_finite
+
+# Images that are attacked at once: enough to fill a device, few enough to fit.
+CHUNK_SIZE = 128
+
+# {network: {(attack, loss): compiled function}}. The functions hold their
+# network weakly, so that neither outlives the last outside reference to it.
+_compiled = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """Base class: a point climbs a network's loss inside a threat model.
+
+    ```python
+    x_adv = attack.start(x, noise)
+    for k in range(1, num_steps + 1):
+        x_adv = attack.step(x, x_adv, gradient(x_adv), k, noise)
+    ```
+
+    A subclass says how an attack starts and steps; the loop lives here.
+    Settings are read-only: they are constants of the compiled attack.
+
+    Call arguments:
+        model: A Keras model, run in inference mode, or any callable that maps
+            images to the classes' logits, differentiably, in TensorFlow.
+        x: Floating-point images within the threat model's bounds, of shape
+            `(batch, ...)`. Large batches are attacked in chunks.
+        y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
+        seed: Integer; the same seed gives the same result, however the images
+            are batched. Defaults to `None`, fresh randomness in every call.
+        first: Integer, the place of the first image in its data set, where
+            a data set is attacked batch by batch under one seed.
+
+    Returns (of a call):
+        Adversarial images: a tensor like `x`, of dtype
+        `keras.config.floatx()`.
+
+    Raises (in a call):
+        ValueError, TypeError: If images, labels or network do not fit each
+            other, the loss or the threat model; see `atent_keras.checks`.
+    """
+
+    threat_model: ThreatModel
+
+    def __post_init__(self):
+        if not isinstance(self.threat_model, ThreatModel):
+            raise TypeError(
+                "`threat_model` must be an instance of "
+                "`atent_keras.threat_models.ThreatModel`, such as "
+                f"`Linf(8 / 255)`. Received: {self.threat_model!r}"
+            )
+        if self.loss is not None:
+            object.__setattr__(self, "loss", base_losses.get(self.loss))
+
+    def _require_positive(self, **settings):
+        for name, value in settings.items():
+            if not is_finite(value) or value <= 0:
+                raise ValueError(
+                    f"`{name}` must be a finite positive number. Received: "
+                    f"{name}={value!r}"
+                )
+            object.__setattr__(self, name, float(value))
+
+    def _require_count(self, **settings):
+        for name, value in settings.items():
+            integer = isinstance(value, numbers.Integral)
+            if not integer or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be an integer, at least 1. Received: "
+                    f"{name}={value!r}"
+                )
+            object.__setattr__(self, name, int(value))
+
+    def start(self, x, noise):
+        """Returns the chain's first point; `noise(0)` is its randomness."""
+        raise NotImplementedError
+
+    def step(self, x, x_adv, gradient, k, noise):
+        """Returns point `k` of the chain (of 1 to `num_steps`).
+
+        Args:
+            x: Clean images, `(batch, ...)`.
+            x_adv: Point `k - 1`, of the same shape.
+            gradient: The gradient of each example's own loss at `x_adv`.
+            k: Integer or scalar integer tensor.
+            noise: Function of `k`, giving N(0, 1) draws in the shape of `x`.
+        """
+        raise NotImplementedError
+
+    def climb(
+        self, x, x_adv, gradient, noise, state=(), steps=None, unroll=False
+    ):
+        """Walks along the chain: the loop of every attack.
+
+        Args:
+            x: Clean images, `(batch, ...)`.
+            x_adv: Where the chain stands before the first of `steps`.
+            gradient: Function from `(x_adv, state)` to the gradient by
+                `x_adv` and a new state of the same structure.
+            noise: Function from `k` to N(0, 1) draws in the shape of `x`.
+            state: Nested structure of tensors that travels along the chain.
+            steps: `range` of the steps to take. Defaults to all of them.
+            unroll: Boolean, whether the graph holds each step rather than a
+                loop. The chain is the same.
+
+        Returns:
+            Where the chain stands after the last step, and the last state.
+        """
+        if steps is None:
+            steps = range(1, self.num_steps + 1)
+
+        def body(k, x_adv, state):
+            direction, state = gradient(x_adv, state)
+            x_adv = self.step(x, x_adv, direction, k, noise)
+            x_adv.set_shape(x.shape)
+            return k + 1, x_adv, state
+
+        if unroll:
+            for k in steps:
+                _, x_adv, state = body(k, x_adv, state)
+        elif steps:
+            _, x_adv, state = tf.while_loop(
+                lambda k, *_: k < steps.stop,
+                body,
+                (tf.constant(steps.start), x_adv, state),
+                maximum_iterations=len(steps),
+            )
+        return x_adv, state
+
+    def run(self, predict, loss, x, y, noise_of):
+        """Attacks one chunk of images.
+
+        Args:
+            predict: Function from images to the network's outputs.
+            loss: What is climbed, as `atent_keras.base_losses.get` gives it.
+            x: Clean images, `(batch, ...)`.
+            y: Labels.
+            noise_of: Function from the number of a restart to the `noise`
+                function of its chain.
+        """
+
+        def gradient(x_adv, state):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x_adv)
+                losses = base_losses.per_example(loss, y, predict(x_adv))
+            return base_losses.input_gradient(tape, losses, x_adv), state
+
+        noise = noise_of(0)
+        return self.climb(x, self.start(x, noise), gradient, noise)[0]
+
+    def __call__(self, model, x, y, seed=None, first=0):
+        x = checks.images(x, self.threat_model.bounds)
+        y = checks.labels(y, x)
+        seed = noise_lib.as_seed(seed)
+        loss = self.loss
+        if loss is None:
+            loss = base_losses.of_model(model, y)
+        if not tf.executing_eagerly():
+            return self._attack(model, loss, x, y, seed, first)
+        attack, classes = self._compiled(model, loss, x.shape)
+        y = checks.labels_fit(y, loss, classes)
+        chunks = (
+            slice(start, start + CHUNK_SIZE)
+            for start in range(0, x.shape[0], CHUNK_SIZE)
+        )
+        return tf.concat(
+            [
+                attack(x[rows], y[rows], seed, tf.constant(first + rows.start))
+                for rows in chunks
+            ],
+            axis=0,
+        )
+
+    def _attack(self, model, loss, x, y, seed, first):
+        def noise_of(restart):
+            fold_in = tf.random.experimental.stateless_fold_in
+            return noise_lib.normal_noise(fold_in(seed, restart), x, first)
+
+        return self.run(checks.inference(model), loss, x, y, noise_of)
+
+    def _compiled(self, model, loss, shape):
+        """Returns the compiled attack and the number of classes."""
+        key = (self, loss, getattr(model, "run_eagerly", False))
+        memory = {}
+        reference = lambda: model
+        if isinstance(model, keras.Model):
+            memory = _compiled.setdefault(model, memory)
+            reference = weakref.ref(model)
+        if key not in memory:
+            classes = checks.network(
+                model, loss, shape, self.threat_model.bounds
+            )
+
+            def attack(x, y, seed, first):
+                return self._attack(reference(), loss, x, y, seed, first)
+
+            if not key[-1]:
+                attack = tf.function(attack, reduce_retracing=True)
+            memory[key] = attack, classes
+        return memory[key]
+
+    def get_config(self):
+        config = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+        }
+        for name in ("threat_model", "loss"):
+            config[name] = keras.saving.serialize_keras_object(config[name])
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("threat_model", "loss"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name]
+                )
+        return cls(**config)

@@ -1,0 +1,76 @@
+"""The random numbers of a chain, as pure functions of a seed.
+
+The noise of example `i` at step `k` depends on the seed, on `i` and on `k`,
+and on nothing else: neither on the batch in which the example comes nor on
+what was drawn before. Nothing random has to be saved to resume a training,
+and chunking a batch can't be seen in the result.
+"""
+
+import tensorflow as tf
+
+
+def as_seed(seed):
+    """Returns `seed` as a tensor of two integers; `None` draws a fresh one.
+
+    Args:
+        seed: `None`, an integer, or a tensor of two integers, e.g. from
+            `tf.random.experimental.stateless_fold_in`. With `None`, the seed
+            comes from TensorFlow's global generator, inside a `tf.function`
+            anew at every call, so `keras.utils.set_random_seed` makes the
+            sequence of draws reproducible.
+    """
+    if seed is None:
+        return tf.random.uniform((2,), maxval=tf.int32.max, dtype=tf.int32)
+    if isinstance(seed, bool):
+        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
+    try:
+        seed = tf.cast(tf.convert_to_tensor(seed), tf.int64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "`seed` must be None, an integer, or a tensor of two integers. "
+            f"Received: seed={seed!r}"
+        ) from error
+    if seed.shape.rank == 0:
+        seed = tf.stack([seed, tf.zeros_like(seed)])
+    if seed.shape != (2,):
+        raise ValueError(
+            "`seed` must be None, an integer, or a tensor of two integers. "
+            f"Received: seed of shape {seed.shape}"
+        )
+    return seed
+
+
+def normal_noise(seed, like, first=0):
+    """Returns `noise(k)`, which draws N(0, 1) numbers in the shape of `like`.
+
+    The examples of a data set share one endless draw per step, of which
+    `like` gets its own rows, beginning with row `first`. Philox, the
+    generator, is a counter: a row is reached without drawing those before it.
+
+    Args:
+        seed: Tensor of two integers.
+        like: Tensor of shape `(batch, ...)`.
+        first: Integer, the index of the first row of `like` in its data set.
+
+    References:
+    - Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    """
+    per_count = 16 // like.dtype.size  # one counter value gives 128 bits
+    size = tf.size(like[:1], out_type=tf.int64)
+    counts = (size + per_count - 1) // per_count
+
+    def noise(k):
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
+            seed=tf.random.experimental.stateless_fold_in(seed, k)
+        )
+        offset = tf.cast(tf.cast(first, tf.int64) * counts, tf.uint64)
+        draw = tf.raw_ops.StatelessRandomNormalV2(
+            shape=tf.stack([tf.shape(like)[0], tf.cast(counts, tf.int32) * per_count]),
+            key=key,
+            counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
+            alg=1,  # Philox on every device
+            dtype=like.dtype,
+        )
+        return tf.reshape(draw[:, :size], tf.shape(like))
+
+    return noise

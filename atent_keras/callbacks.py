@@ -1,0 +1,75 @@
+"""Robust accuracy during `fit`, for other callbacks to watch."""
+
+import types
+
+import keras
+
+from atent_keras import evaluation
+from atent_keras.attacks import PGD
+from atent_keras.attacks.attack import Attack
+
+
+class RobustAccuracy(keras.callbacks.Callback):
+    """Adds `val_robust_accuracy` to the logs at the end of each epoch.
+
+    It goes in front of the callbacks that watch the figure. An example that
+    is misclassified clean counts as misclassified under attack, and the
+    attack's randomness is the same in every epoch.
+
+    Args:
+        data: Validation data, all of which are attacked: batches `(x, y)`
+            that can be iterated again and again, or a tuple of two arrays.
+        attack: An `atent_keras.attacks` attack. Defaults to `None`: PGD with
+            20 steps under the compiled loss's threat model.
+        seed: Integer, the seed of the attack. Defaults to 0.
+
+    Raises:
+        TypeError: If `attack` is no attack, or `data` a generator, which
+            would be empty after the first epoch.
+
+    Example:
+
+    >>> callbacks = [
+    ...     atent_keras.callbacks.RobustAccuracy((x_val, y_val)),
+    ...     keras.callbacks.ModelCheckpoint(
+    ...         "best.keras",
+    ...         monitor="val_robust_accuracy",
+    ...         mode="max",
+    ...         save_best_only=True,
+    ...     ),
+    ... ]
+    """
+
+    def __init__(self, data, attack=None, seed=0):
+        super().__init__()
+        if isinstance(data, types.GeneratorType):
+            raise TypeError(
+                "`data` must be iterable once per epoch, such as two arrays or "
+                "a tf.data.Dataset. Received: a generator"
+            )
+        if attack is not None and not isinstance(attack, Attack):
+            raise TypeError(
+                "`attack` must be an `atent_keras.attacks` attack. Received: "
+                f"attack={attack!r}"
+            )
+        self.data = data
+        self.attack = attack
+        self.seed = seed
+
+    def on_train_begin(self, logs=None):
+        if self.attack is None and not hasattr(self.model.loss, "sampler"):
+            raise ValueError(
+                "`attack` must be given unless the model is compiled with an "
+                "`ATENTRegularizedLoss`, whose threat model is the default. "
+                f"Received: attack=None and loss={self.model.loss!r}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        attack = self.attack
+        if attack is None:
+            attack = PGD(self.model.loss.sampler.threat_model, num_steps=20)
+        report = evaluation.evaluate_robustness(
+            self.model, self.data, {"attack": attack}, self.seed
+        )
+        if logs is not None:
+            logs["val_robust_accuracy"] = report.robust_accuracy["attack"]

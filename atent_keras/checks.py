@@ -1,0 +1,355 @@
+"""What may enter: images, labels and networks that fit each other.
+
+Shapes and types are checked wherever a tensor is seen, while tracing too.
+Values are checked on the host, where they can be seen: eagerly at once, in
+`fit` by a map over the data, so that the compiled step stays as it is. An
+assertion guards the values inside a user's own `tf.function`; XLA drops it.
+"""
+
+import contextlib
+import functools
+import inspect
+import re
+import types
+import weakref
+
+import keras
+import tensorflow as tf
+
+from atent_keras import base_losses
+
+# Resizing and decoding leave rounding errors outside the box; forgive those.
+_TOLERANCE = 1e-5
+
+
+def images(x, bounds):
+    """Returns `x` as a tensor of dtype `keras.config.floatx()`.
+
+    Args:
+        x: Images, `(batch, ...)`, as an array or a tensor.
+        bounds: Pair of floats, the images' range.
+
+    Raises:
+        TypeError: If `x` is no single array of floating-point numbers.
+        ValueError: If `x` has no batch axis, is empty, or has values out of
+            `bounds`.
+    """
+    if isinstance(x, (dict, list, tuple)):
+        raise TypeError(
+            "`x` must be a single array or tensor of images; networks with "
+            f"dictionary or multiple inputs are not supported. Received: a "
+            f"{type(x).__name__}"
+        )
+    x = tf.convert_to_tensor(x)
+    image_spec(x)
+    x = tf.cast(x, keras.config.floatx())
+    lower, upper = bounds
+    slack = _TOLERANCE * (upper - lower)
+    smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
+    # Written so that a NaN fails.
+    inside = (smallest >= lower - slack) & (largest <= upper + slack)
+    return _require(
+        inside,
+        x,
+        f"Images must lie within the threat model's bounds ({lower}, {upper})."
+        " Received: values from {} to {}. Rescale the images (a division by "
+        "255 takes 0..255 to 0..1) or pass other `bounds` to the threat model",
+        smallest,
+        largest,
+    )
+
+
+def image_spec(x):
+    """Checks the shape and dtype of images; see `images`."""
+    if not x.dtype.is_floating:
+        raise TypeError(
+            "Images must be floating-point numbers, e.g. float32 in [0, 1]. "
+            f"Received: dtype {x.dtype.name}"
+        )
+    if x.shape.rank is None or x.shape.rank < 2:
+        raise ValueError(
+            "Images must have a known shape (batch, ...). Received: shape "
+            f"{x.shape}"
+        )
+    if x.shape[0] == 0:
+        raise ValueError(f"The data set is empty. Received: shape {x.shape}")
+
+
+def labels(y, x):
+    """Returns `y` as a tensor of shape `(batch,)` or `(batch, classes)`.
+
+    Args:
+        y: Labels, as an array or a tensor.
+        x: The images they belong to.
+
+    Raises:
+        ValueError: If there is not one label, or one row, per image.
+    """
+    if y is None:
+        raise ValueError("`y` must hold the images' labels. Received: y=None")
+    y = tf.convert_to_tensor(y)
+    if (
+        y.shape.rank not in (1, 2)
+        or not y.shape[:1].is_compatible_with(x.shape[:1])
+        or y.dtype == tf.string
+    ):
+        raise ValueError(
+            "Labels must have shape (batch,) or, one-hot, (batch, classes). "
+            f"Received: labels of shape {y.shape} and dtype {y.dtype.name} "
+            f"for images of shape {x.shape}"
+        )
+    return y
+
+
+def labels_fit(y, loss, classes):
+    """Returns `y`, its values checked against the network's classes.
+
+    Args:
+        y: Labels, as a tensor.
+        loss: The base loss, which says what kind of labels it wants.
+        classes: Integer, the number of the network's outputs.
+
+    Raises:
+        ValueError: If labels are of the wrong kind for `loss` or out of
+            range.
+    """
+    sparse = base_losses.is_sparse(loss)
+    one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
+    if sparse is None:
+        return y
+    if sparse and not (y.shape.rank == 1 or y.shape[1] == 1):
+        raise ValueError(
+            f"{_name(loss)} expects integer labels of shape (batch,). "
+            f"Received: labels of shape {y.shape}"
+        )
+    if not sparse and not one_hot:
+        raise ValueError(
+            f"{_name(loss)} expects one-hot labels of shape (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
+    smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
+    top = classes - 1 if sparse else 1
+    return _require(
+        (smallest >= tf.cast(0, y.dtype)) & (largest <= tf.cast(top, y.dtype)),
+        y,
+        f"Labels must lie in 0..{top} for a network with {classes} outputs. "
+        "Received: labels from {} to {}",
+        smallest,
+        largest,
+    )
+
+
+def inference(model):
+    """Returns the function from images to outputs, in inference mode."""
+    if isinstance(model, keras.Layer):
+        return functools.partial(call, model, training=False)
+    return model
+
+
+def call(model, x, training):
+    """Calls a Keras model, whether or not its `call` knows `training`."""
+    if takes_training(model):
+        return model(x, training=training)
+    return model(x)
+
+
+def takes_training(model):
+    """Whether the model's `call` has a `training` argument."""
+    return "training" in inspect.signature(model.call).parameters
+
+
+def batch(model, loss, threat_model, x, y):
+    """Returns one batch as tensors, checked against each other and the model.
+
+    Args:
+        model: A Keras model, or any callable from images to outputs.
+        loss: The base loss, or a loss that has one.
+        threat_model: Whose bounds the images keep.
+        x: Images, `(batch, ...)`.
+        y: Labels.
+
+    Raises:
+        ValueError, TypeError: As `images`, `labels`, `network` and
+            `labels_fit` do.
+    """
+    x = images(x, threat_model.bounds)
+    y = labels(y, x)
+    classes = network(model, loss, x.shape, threat_model.bounds)
+    return x, labels_fit(y, loss, classes)
+
+
+# {model: {what it was looked at for: classes}}: a network is probed once.
+_probed = weakref.WeakKeyDictionary()
+
+
+def network(model, loss, shape, bounds):
+    """Builds and probes a network; returns the number of its outputs.
+
+    Args:
+        model: A Keras model, or any callable from images to outputs.
+        loss: The loss that will judge its outputs.
+        shape: The shape of a batch of images.
+        bounds: Pair of floats, the images' range.
+
+    Raises:
+        ValueError: If the network has several inputs or outputs, gives
+            anything but one row of classes per image, or gives logits where
+            `loss` expects probabilities, or the reverse.
+    """
+    shape = tuple(shape)[1:]
+    probed = {}
+    if isinstance(model, keras.Model):
+        probed = _probed.setdefault(model, probed)
+    key = (loss, shape, bounds)
+    if key not in probed:
+        # Lifted out of the graph that is being traced, if one is.
+        with tf.init_scope():
+            probed[key] = _probe(model, loss, shape, bounds)
+    return probed[key]
+
+
+def _probe(model, loss, shape, bounds):
+    if len(getattr(model, "inputs", None) or [1]) != 1:
+        raise ValueError(
+            "The network must have a single input. Received: "
+            f"{len(model.inputs)} inputs, "
+            f"{[tensor.name for tensor in model.inputs]}"
+        )
+    if None not in shape:
+        grey = tf.fill([1, *shape], sum(bounds) / 2)
+        outputs = inference(model)(tf.cast(grey, keras.config.floatx()))
+    elif getattr(model, "built", True):
+        # Convolutions take any size; no single one would be typical.
+        outputs = keras.Layer.compute_output_spec(
+            model, keras.KerasTensor((None, *shape))
+        )
+    else:
+        raise ValueError(
+            "The shape of the images must be known to build the network. "
+            f"Received: shape (batch, {', '.join(map(str, shape))}). Give the "
+            "network a `keras.Input`, or the data set a static shape"
+        )
+    if not hasattr(outputs, "shape") or len(outputs.shape) != 2:
+        received = keras.tree.map_structure(
+            lambda tensor: tuple(tensor.shape), outputs
+        )
+        raise ValueError(
+            "The network must give one tensor of shape (batch, classes). "
+            f"Received: outputs of shape {received}"
+        )
+    if tf.is_tensor(outputs):
+        _check_logits(model, loss, tf.cast(outputs, tf.float32).numpy())
+    return outputs.shape[-1]
+
+
+def _check_logits(model, loss, outputs):
+    expected = base_losses.from_logits(loss)
+    activation = getattr(
+        (getattr(model, "layers", None) or [None])[-1], "activation", None
+    )
+    if outputs.shape[-1] > 1:
+        sums_to_one = abs(outputs.sum() - 1) < 1e-2
+        probabilities = bool(outputs.min() >= 0 and sums_to_one)
+    elif activation is not None:
+        probabilities = activation is keras.activations.sigmoid
+    else:
+        probabilities = None if 0 <= outputs.min() <= 1 else False
+    if expected is None or probabilities is None:
+        return
+    if expected and probabilities:
+        raise ValueError(
+            f"{_name(loss)} expects logits (`from_logits=True`). Received: a "
+            "network whose outputs are probabilities. Remove its last softmax "
+            "or sigmoid (better), or pass a loss with `from_logits=False`"
+        )
+    if not expected and not probabilities:
+        raise ValueError(
+            f"{_name(loss)} expects probabilities (`from_logits=False`). "
+            "Received: a network whose outputs are logits. Pass a loss with "
+            "`from_logits=True`"
+        )
+
+
+def guard(data, check):
+    """Has `check` look at data on its way into Keras, without disturbing it.
+
+    Arrays are checked at once, a `tf.data.Dataset` batch by batch by a map
+    (peeking would shift the order of a shuffled one), a `PyDataset` in its
+    first batch, a generator too, which is then put back in front.
+
+    Args:
+        data: What `fit` takes as `(x, y)`.
+        check: Function of `(x, y)` that returns both, or raises.
+
+    Returns:
+        The pair `(x, y)` to hand on to Keras.
+    """
+    x, y = data
+    if isinstance(x, tf.data.Dataset):
+        if x.cardinality() == 0:
+            raise ValueError(f"The data set is empty. Received: {x}")
+
+        def check_batch(*batch):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+                batch[0] if len(batch) == 1 else batch
+            )
+            x, y = check(x, y)
+            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
+        return x.map(check_batch), y
+    if isinstance(x, keras.utils.PyDataset):
+        if x.num_batches == 0:
+            raise ValueError(f"The data set is empty. Received: {x}")
+        check(*keras.utils.unpack_x_y_sample_weight(x[0])[:2])
+        return x, y
+    if isinstance(x, types.GeneratorType):
+        first = next(x, None)
+        if first is None:
+            raise ValueError(f"The data set is empty. Received: {x}")
+        check(*keras.utils.unpack_x_y_sample_weight(first)[:2])
+        return _chain(first, x), y
+    if y is not None:
+        check(x, y)
+    return x, y
+
+
+def _chain(first, rest):
+    # Keras knows a generator by its type, which `itertools.chain` is not.
+    yield first
+    yield from rest
+
+
+@contextlib.contextmanager
+def plain_errors():
+    """Turns the failed check of a graph into the `ValueError` it stands for."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        # The form is "[<mark>message<mark>] [value] [value]".
+        _, *found = error.message.split(_MARK)
+        if not found:
+            raise
+        message, values = found[0], re.findall(r"\[([^][]*)\]", found[1])
+        raise ValueError(message.format(*values)) from None
+
+
+# Delimits the messages of this module in TensorFlow's own.
+_MARK = "\u2063"
+
+
+def _require(condition, tensor, message, *received):
+    """Returns `tensor` once `condition` holds, now or when a graph runs."""
+    if tf.executing_eagerly():
+        if not condition:
+            values = (value.numpy() for value in received)
+            raise ValueError(message.format(*values))
+        return tensor
+    # XLA knows assertions, which it drops, but no formatting of strings.
+    data = [_MARK + message + _MARK, *received]
+    with tf.control_dependencies([tf.debugging.Assert(condition, data)]):
+        return tf.identity(tensor)
+
+
+def _name(loss):
+    loss = base_losses.unwrap(loss)
+    return getattr(loss, "__name__", type(loss).__name__)

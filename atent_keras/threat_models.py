@@ -1,0 +1,190 @@
+"""Where an adversarial image may live: a ball around the clean one, in a box.
+
+Everything here is pure arithmetic on batches: the first axis counts examples,
+and every norm is taken over all the others.
+"""
+
+import dataclasses
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+
+def is_finite(value):
+    """Whether `value` is a finite real number (and no boolean)."""
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def per_example(values, like):
+    """Reshapes `(batch,)` values so that they broadcast against `like`."""
+    return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """Base class: a ball of radius `epsilon` around each image, and a box.
+
+    A subclass says what its norm means, in four methods: `norm`, `project`,
+    `ascent_direction` and `random_start`. Each takes and returns tensors of
+    shape `(batch, ...)` and knows neither model nor randomness: noise is an
+    argument. None of them returns NaN for finite input; a zero gradient has a
+    zero direction, and `epsilon=0` leaves only the clean image.
+
+    Args:
+        epsilon: Float, the ball's radius, in the images' units, at least 0.
+        bounds: Pair of floats, the smallest and the largest value of a pixel.
+            Defaults to `(0.0, 1.0)`.
+
+    Raises:
+        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
+            increase.
+    """
+
+    epsilon: float
+    bounds: tuple = (0.0, 1.0)
+
+    def __post_init__(self):
+        if not is_finite(self.epsilon) or self.epsilon < 0:
+            raise ValueError(
+                "`epsilon` must be a finite number, at least 0. Received: "
+                f"epsilon={self.epsilon!r}"
+            )
+        bounds = self.bounds
+        if not (
+            isinstance(bounds, (tuple, list))
+            and len(bounds) == 2
+            and all(is_finite(bound) for bound in bounds)
+            and bounds[0] < bounds[1]
+        ):
+            raise ValueError(
+                "`bounds` must be two finite, increasing numbers (lower, "
+                f"upper). Received: bounds={bounds!r}"
+            )
+        object.__setattr__(self, "epsilon", float(self.epsilon))
+        object.__setattr__(self, "bounds", tuple(float(b) for b in bounds))
+
+    def clip(self, x_adv):
+        """Clips images to the box."""
+        return tf.clip_by_value(x_adv, *self.bounds)
+
+    def norm(self, perturbation):
+        """Returns each perturbation's norm, of shape `(batch,)`."""
+        raise NotImplementedError
+
+    def project(self, x, x_adv):
+        """Returns the nearest point to `x_adv` in the ball around `x`."""
+        raise NotImplementedError
+
+    def ascent_direction(self, gradient):
+        """Returns the unit step along which the loss rises most."""
+        raise NotImplementedError
+
+    def random_start(self, x, noise):
+        """Turns N(0, 1) `noise` into a uniform draw from the ball."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+@dataclasses.dataclass(frozen=True)
+class Linf(ThreatModel):
+    """Every pixel may change by at most `epsilon`.
+
+    ```python
+    project(x, x_adv) == clip(x_adv, x - epsilon, x + epsilon)
+    ascent_direction(g) == sign(g)
+    ```
+
+    Args:
+        epsilon: Float, the largest change of a pixel, in the images' units.
+        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+
+    Raises:
+        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
+            increase.
+
+    Example:
+
+    >>> threat_model = atent_keras.threat_models.Linf(epsilon=8 / 255)
+    """
+
+    def norm(self, perturbation):
+        return tf.reduce_max(
+            tf.abs(perturbation), axis=range(1, perturbation.shape.rank)
+        )
+
+    def project(self, x, x_adv):
+        return tf.clip_by_value(x_adv, x - self.epsilon, x + self.epsilon)
+
+    def ascent_direction(self, gradient):
+        return tf.sign(gradient)
+
+    def random_start(self, x, noise):
+        # The normal distribution's CDF makes a normal draw uniform.
+        return x + self.epsilon * tf.math.erf(noise / math.sqrt(2.0))
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+@dataclasses.dataclass(frozen=True)
+class L2(ThreatModel):
+    """The whole image may change by at most `epsilon` in Euclidean length.
+
+    ```python
+    project(x, x_adv) == x + (x_adv - x) * min(1, epsilon / norm(x_adv - x))
+    ascent_direction(g) == g / norm(g)
+    ```
+
+    Args:
+        epsilon: Float, the largest Euclidean length of the change of an
+            image, in the images' units.
+        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+
+    Raises:
+        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
+            increase.
+
+    Example:
+
+    >>> threat_model = atent_keras.threat_models.L2(epsilon=0.5)
+    """
+
+    def norm(self, perturbation):
+        flat = tf.reshape(perturbation, [tf.shape(perturbation)[0], -1])
+        # Scaled by the largest entry, the squares neither under- nor overflow.
+        largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
+        unit = tf.math.divide_no_nan(flat, largest)
+        return tf.sqrt(tf.reduce_sum(unit * unit, axis=1)) * largest[:, 0]
+
+    def project(self, x, x_adv):
+        perturbation = x_adv - x
+        length = tf.maximum(self.norm(perturbation), self.epsilon)
+        shrink = tf.math.divide_no_nan(
+            tf.cast(self.epsilon, length.dtype), length
+        )
+        return x + perturbation * per_example(shrink, perturbation)
+
+    def ascent_direction(self, gradient):
+        length = per_example(self.norm(gradient), gradient)
+        return tf.math.divide_no_nan(gradient, length)
+
+    def random_start(self, x, noise):
+        # A normal draw's direction is uniform, and its squared length, which
+        # is chi-squared distributed and independent of the direction, becomes
+        # through its own CDF the uniform number that the radius needs.
+        dimensions = tf.cast(tf.size(noise[0]), noise.dtype)
+        squared = tf.square(self.norm(noise))
+        uniform = tf.math.igamma(dimensions / 2, squared / 2)
+        radius = self.epsilon * uniform ** (1 / dimensions)
+        return x + self.ascent_direction(noise) * per_example(radius, noise)
