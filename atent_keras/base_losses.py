@@ -118,7 +118,8 @@ def per_example(loss, y, y_pred):
     Raises:
         ValueError: If `loss` gives anything but one value per example.
     """
-    y_pred = tf.cast(y_pred, keras.config.floatx())
+    # As Keras casts them before it asks a loss.
+    y, y_pred = (tf.cast(value, keras.config.floatx()) for value in (y, y_pred))
     function = loss.call if isinstance(loss, keras.losses.Loss) else loss
     losses = tf.convert_to_tensor(function(y, y_pred))
     if losses.shape.rank != 1:

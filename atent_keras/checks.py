@@ -270,47 +270,54 @@ def _check_logits(model, loss, outputs):
         )
 
 
-def guard(data, check):
-    """Has `check` look at data on its way into Keras, without disturbing it.
+def guard(x, y, check):
+    """Has `check` look at data on their way into Keras, undisturbed.
 
-    Arrays are checked at once, a `tf.data.Dataset` batch by batch by a map
-    (peeking would shift the order of a shuffled one), a `PyDataset` in its
-    first batch, a generator too, which is then put back in front.
+    Arrays are checked at once; a `tf.data.Dataset` batch by batch in a map,
+    since peeking would shift the order of a shuffled one; a `PyDataset` and a
+    generator in their first batch, which the generator then gives again.
 
     Args:
-        data: What `fit` takes as `(x, y)`.
-        check: Function of `(x, y)` that returns both, or raises.
+        x, y: What `fit` takes.
+        check: Function of a batch `(x, y)` that returns both, or raises.
 
     Returns:
         The pair `(x, y)` to hand on to Keras.
+
+    Raises:
+        ValueError: If there are no data, besides what `check` raises.
     """
-    x, y = data
+
+    def check_batch(batch):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y = check(x, y)
+        return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+
     if isinstance(x, tf.data.Dataset):
-        if x.cardinality() == 0:
-            raise ValueError(f"The data set is empty. Received: {x}")
-
-        def check_batch(*batch):
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
-                batch[0] if len(batch) == 1 else batch
+        _require_some(x, x.cardinality() != 0)
+        return x.map(
+            tf.autograph.experimental.do_not_convert(
+                lambda *batch: check_batch(
+                    batch if len(batch) > 1 else batch[0]
+                )
             )
-            x, y = check(x, y)
-            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
-
-        return x.map(check_batch), y
+        ), y
     if isinstance(x, keras.utils.PyDataset):
-        if x.num_batches == 0:
-            raise ValueError(f"The data set is empty. Received: {x}")
-        check(*keras.utils.unpack_x_y_sample_weight(x[0])[:2])
-        return x, y
-    if isinstance(x, types.GeneratorType):
+        _require_some(x, x.num_batches != 0)
+        check_batch(x[0])
+    elif isinstance(x, types.GeneratorType):
         first = next(x, None)
-        if first is None:
-            raise ValueError(f"The data set is empty. Received: {x}")
-        check(*keras.utils.unpack_x_y_sample_weight(first)[:2])
-        return _chain(first, x), y
-    if y is not None:
+        _require_some(x, first is not None)
+        check_batch(first)
+        x = _chain(first, x)
+    elif y is not None:
         check(x, y)
     return x, y
+
+
+def _require_some(data, some):
+    if not some:
+        raise ValueError(f"The data set is empty. Received: {data!r}")
 
 
 def _chain(first, rest):
@@ -330,6 +337,8 @@ def plain_errors():
         if not found:
             raise
         message, values = found[0], re.findall(r"\[([^][]*)\]", found[1])
+        # TensorFlow shows the message as a literal.
+        message = message.replace("\\'", "'")
         raise ValueError(message.format(*values)) from None
 
 

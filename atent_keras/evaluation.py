@@ -97,14 +97,16 @@ def evaluate_robustness(model, data, attacks, seed=0):
     ... )
     >>> report.robust_accuracy["PGD-40"]
     """
-    if not isinstance(attacks, dict) or not all(map(callable, attacks.values())):
+    if not isinstance(attacks, dict) or not all(
+        map(callable, attacks.values())
+    ):
         raise TypeError(
             "`attacks` must be a dictionary from names to attacks. Received: "
             f"attacks={attacks!r}"
         )
     predict = checks.inference(model)
     if not getattr(model, "run_eagerly", False):
-        predict = tf.function(predict, reduce_retracing=True)
+        predict = tf.function(predict, autograph=False, reduce_retracing=True)
     clean, attacked = [], {name: [] for name in attacks}
     first = 0
     for x, y in batches(data):

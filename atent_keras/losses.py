@@ -244,9 +244,7 @@ class ATENTRegularizedLoss(keras.losses.Loss):
         def ascend(x_adv, state):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x_adv)
-                losses, state, *_ = losses_at(
-                    x_adv, state, self.chain_training
-                )
+                losses, state, *_ = losses_at(x_adv, state, self.chain_training)
                 scaled = scale * losses
             ascent = base_losses.input_gradient(tape, scaled, x_adv)
             return ascent / scale, state

@@ -99,20 +99,41 @@ class ATENTModel(keras.Model):
         _require_robust(self.loss)
         return self.loss.sampler(self, x, y, seed=seed)
 
+    # Keras's own loops, with a look at the data before they start.
+
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         _require_robust(self.loss)
-        x, y = checks.guard((x, y), self._check)
-        taken = self.optimizer.iterations.numpy()
+        x, y = checks.guard(x, y, self._check)
+        if isinstance(validation_data, (tuple, list)):
+            checks.guard(*validation_data[:2], self._check)
+        elif validation_data is not None:
+            validation_data, _ = checks.guard(
+                validation_data, None, self._check
+            )
         with checks.plain_errors():
             history = super().fit(
                 x, y, *args, validation_data=validation_data, **kwargs
             )
+        if history.epoch and not history.history:
+            raise ValueError("The data set is empty. Received: no batch")
         return history
 
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        # `fit` has looked at its validation data already.
+        looked_at = kwargs.get("_use_cached_eval_dataset", False)
+        if hasattr(self.loss, "sampler") and not looked_at:
+            x, y = checks.guard(x, y, self._check)
+        with checks.plain_errors():
+            return super().evaluate(x, y, *args, **kwargs)
+
+    def train_on_batch(self, x, y=None, *args, **kwargs):
+        _require_robust(self.loss)
+        x, y = checks.guard(x, y, self._check)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
     def _check(self, x, y):
-        return checks.batch(
-            self, self.loss, self.loss.sampler.threat_model, x, y
-        )
+        threat_model = self.loss.sampler.threat_model
+        return checks.batch(self, self.loss, threat_model, x, y)
 
     def _step_seed(self):
         """The seed of this step on this replica."""

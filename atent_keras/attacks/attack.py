@@ -209,7 +209,9 @@ class Attack:
                 return self._attack(reference(), loss, x, y, seed, first)
 
             if not key[-1]:
-                attack = tf.function(attack, reduce_retracing=True)
+                attack = tf.function(
+                    attack, autograph=False, reduce_retracing=True
+                )
             memory[key] = attack, classes
         return memory[key]
 

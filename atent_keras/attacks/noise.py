@@ -21,23 +21,21 @@ def as_seed(seed):
     """
     if seed is None:
         return tf.random.uniform((2,), maxval=tf.int32.max, dtype=tf.int32)
-    if isinstance(seed, bool):
-        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
     try:
-        seed = tf.cast(tf.convert_to_tensor(seed), tf.int64)
-    except (TypeError, ValueError) as error:
+        values = tf.convert_to_tensor(seed)
+    except (TypeError, ValueError):
+        values = None
+    if (
+        values is None
+        or not values.dtype.is_integer
+        or values.shape not in [(), (2,)]
+    ):
         raise TypeError(
             "`seed` must be None, an integer, or a tensor of two integers. "
             f"Received: seed={seed!r}"
-        ) from error
-    if seed.shape.rank == 0:
-        seed = tf.stack([seed, tf.zeros_like(seed)])
-    if seed.shape != (2,):
-        raise ValueError(
-            "`seed` must be None, an integer, or a tensor of two integers. "
-            f"Received: seed of shape {seed.shape}"
         )
-    return seed
+    values = tf.cast(values, tf.int64)
+    return values if values.shape.rank else tf.stack([values, 0])
 
 
 def normal_noise(seed, like, first=0):
@@ -65,7 +63,9 @@ def normal_noise(seed, like, first=0):
         )
         offset = tf.cast(tf.cast(first, tf.int64) * counts, tf.uint64)
         draw = tf.raw_ops.StatelessRandomNormalV2(
-            shape=tf.stack([tf.shape(like)[0], tf.cast(counts, tf.int32) * per_count]),
+            shape=tf.stack(
+                [tf.shape(like)[0], tf.cast(counts, tf.int32) * per_count]
+            ),
             key=key,
             counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
             alg=1,  # Philox on every device

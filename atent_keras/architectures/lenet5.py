@@ -1,0 +1,62 @@
+"""The LeNet-5 of the MNIST adversarial examples challenge."""
+
+import keras
+from keras import layers
+
+
+def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
+    """Instantiates the wide LeNet-5 that Madry et al. train on MNIST.
+
+    Two 5x5 convolutions with same padding, each followed by max pooling, and
+    two dense layers. At the default arguments there are 3,274,634 parameters.
+
+    Args:
+        input_shape: Tuple `(height, width, channels)`. Defaults to
+            `(28, 28, 1)`.
+        classes: Integer, the number of logits. Defaults to 10.
+        name: String, the model's name. Defaults to `"lenet5"`.
+
+    Returns:
+        A `keras.Model` from images to logits `(batch, classes)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> model = atent_keras.architectures.LeNet5()
+
+    References:
+        - [Madry et al., 2018](https://arxiv.org/abs/1706.06083), the network
+          of its MNIST experiments
+        - [LeCun et al., 1998](https://doi.org/10.1109/5.726791)
+    """
+    input_shape = tuple(input_shape)
+    if len(input_shape) != 3 or not all(
+        isinstance(size, int) and size >= 1 for size in input_shape
+    ):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), all positive. "
+            f"Received: input_shape={input_shape}"
+        )
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(
+            "`classes` must be a positive integer. Received: "
+            f"classes={classes!r}"
+        )
+    inputs = keras.Input(input_shape, name="image")
+    x = inputs
+    for i, filters in enumerate((32, 64), start=1):
+        x = layers.Conv2D(
+            filters, 5, padding="same", activation="relu", name=f"conv{i}"
+        )(x)
+        x = layers.MaxPooling2D(2, padding="same", name=f"pool{i}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    x = layers.Dense(1024, activation="relu", name="dense")(x)
+    logits = layers.Dense(
+        classes,
+        # Under mixed precision, logits keep the precision of the weights.
+        dtype=keras.config.dtype_policy().variable_dtype,
+        name="logits",
+    )(x)
+    return keras.Model(inputs, logits, name=name)

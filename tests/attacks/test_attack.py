@@ -1,0 +1,325 @@
+"""Every attack under every threat model, and the call that they share."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import cross_entropy
+from conftest import small_model
+from conftest import small_network
+
+from atent_keras.attacks import FGSM
+from atent_keras.attacks import PGD
+from atent_keras.attacks import SGLD
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+
+THREAT_MODELS = [Linf(0.1), L2(0.7)]
+ATTACKS = [
+    attack
+    for norm in THREAT_MODELS
+    for attack in (
+        FGSM(norm),
+        PGD(norm, num_steps=5),
+        PGD(norm, num_steps=5, restarts=3),
+        SGLD(norm, 0.05, num_steps=5, noise_scale=0.01),
+        SGLD(norm, 0.05, num_steps=5, projection="last_step"),
+        SGLD(norm, 0.5, num_steps=5, drift="gradient", gamma=0.1),
+    )
+]
+every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=repr)
+
+
+def mean_loss(network, x, y):
+    return float(cross_entropy()(y, network(x)))
+
+
+@pytest.fixture(scope="module")
+def learned_weights(digits):
+    """Weights that have learned something, so that there is a loss to climb."""
+    keras.utils.set_random_seed(0)
+    network = small_network()
+    network.compile("adam", cross_entropy())
+    network.fit(*digits, epochs=2, verbose=0)
+    return network.get_weights()
+
+
+@pytest.fixture
+def network(learned_weights):
+    network = small_network()
+    network.set_weights(learned_weights)
+    network.compile(loss=cross_entropy())
+    return network
+
+
+@every_attack
+def test_stays_in_ball_and_box_and_raises_the_loss(attack, network, batch):
+    x, y = batch
+    x_adv = attack(network, x, y, seed=0)
+    assert x_adv.shape == x.shape and x_adv.dtype == tf.float32
+    epsilon = attack.threat_model.epsilon
+    norms = attack.threat_model.norm(x_adv - x)
+    assert np.max(norms) <= epsilon * (1 + 1e-6)
+    assert 0 <= np.min(x_adv) and np.max(x_adv) <= 1
+    assert mean_loss(network, x_adv, y) > mean_loss(network, x, y) + 0.1
+
+
+@every_attack
+def test_the_same_seed_gives_the_same_result(attack, network, batch):
+    x, y = batch
+    one, again = (attack(network, x, y, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one, again)
+    if getattr(attack, "random_start", False):
+        other = attack(network, x, y, seed=4)
+        fresh = [attack(network, x, y) for _ in range(2)]
+        assert not np.array_equal(one, other)
+        assert not np.array_equal(*fresh)
+
+
+@every_attack
+def test_eager_graph_and_xla_agree(attack, network, batch, monkeypatch):
+    x, y = batch
+
+    # TensorFlow draws other numbers under XLA, so the noise is given.
+    def waves(k, like):
+        ramp = tf.cast(tf.range(tf.size(like)), like.dtype)
+        wave = tf.sin(ramp * (1.7 + tf.cast(k, like.dtype)))
+        return tf.reshape(2 * wave, tf.shape(like))
+
+    monkeypatch.setattr(
+        "atent_keras.attacks.noise.normal_noise",
+        lambda seed, like, first: lambda k: waves(k, like),
+    )
+
+    def run(x):
+        return attack(network, x, y, seed=0)
+
+    graph = run(tf.constant(x))
+    network.run_eagerly = True
+    eager = run(tf.constant(x))
+    xla = tf.function(run, jit_compile=True)(tf.constant(x))
+    # A gradient of nearly zero may change its sign by rounding.
+    assert np.mean(np.abs(eager - graph) > 1e-5) < 1e-3
+    assert np.mean(np.abs(xla - graph) > 1e-5) < 1e-3
+
+
+@every_attack
+def test_chunks_and_batches_do_not_show(attack, network, digits, monkeypatch):
+    x, y = digits[0][:50], digits[1][:50]
+    whole = attack(network, x, y, seed=0)
+    np.testing.assert_allclose(
+        attack(network, x[20:], y[20:], seed=0, first=20),
+        whole[20:],
+        atol=1e-6,
+    )
+    monkeypatch.setattr("atent_keras.attacks.attack.CHUNK_SIZE", 7)
+    np.testing.assert_allclose(attack(network, x, y, seed=0), whole, atol=1e-6)
+
+
+@every_attack
+def test_zero_epsilon_gives_the_clean_image(attack, network, batch):
+    config = attack.get_config()
+    norm = type(attack.threat_model)
+    nothing = type(attack).from_config({**config, "threat_model": norm(0.0)})
+    x, y = batch
+    np.testing.assert_array_equal(nothing(network, x, y), x)
+
+
+@every_attack
+def test_a_network_without_gradient_yields_no_nan(attack, batch):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    dense = keras.layers.Dense(10, kernel_initializer="zeros")
+    flat_network = keras.Model(inputs, dense(flat))
+    x, y = batch
+    for images in (x, np.zeros_like(x), np.ones_like(x), x[:1]):
+        x_adv = attack(flat_network, images, y[: len(images)], seed=0)
+        assert np.all(np.isfinite(x_adv))
+
+
+@every_attack
+def test_serialization(attack, network, batch):
+    config = keras.saving.serialize_keras_object(attack)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again == attack and repr(again) == repr(attack)
+
+
+def test_serialization_with_a_loss():
+    attack = PGD(Linf(0.1), loss="CategoricalHinge")
+    config = keras.saving.serialize_keras_object(attack)
+    again = keras.saving.deserialize_keras_object(config)
+    assert isinstance(again.loss, keras.losses.CategoricalHinge)
+
+
+def test_fgsm_is_one_step_of_pgd(network, batch):
+    x, y = batch
+    for norm in THREAT_MODELS:
+        pgd = PGD(norm, norm.epsilon, num_steps=1, random_start=False)
+        # Both stay in the ball, of which the projection is aware in rounding.
+        np.testing.assert_allclose(
+            FGSM(norm)(network, x, y), pgd(network, x, y), atol=1e-7
+        )
+
+
+def test_more_restarts_only_help(network, digits):
+    x, y = digits[0][:200], digits[1][:200]
+    fooled = []
+    for restarts in (1, 2, 4):
+        attack = PGD(Linf(0.1), 0.01, num_steps=3, restarts=restarts)
+        x_adv = attack(network, x, y, seed=0)
+        fooled.append(np.argmax(network.predict(x_adv, verbose=0), -1) != y)
+    for fewer, more in zip(fooled, fooled[1:]):
+        assert np.all(more >= fewer)
+    assert fooled[-1].sum() > fooled[0].sum()
+
+
+def test_pgd_steps_by_hand():
+    """On a linear two-class network every step can be written down."""
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    network.set_weights([np.array([[1.0, -1.0], [0.0, 2.0]]), np.zeros(2)])
+    x = np.array([[0.5, 0.5]], "float32")
+    # The loss of class 0 rises with logit 1 - logit 0 = -2 x_0 + 2 x_1.
+    two = PGD(Linf(0.1), step_size=0.04, num_steps=2, random_start=False)
+    x_adv = two(network, x, [0])
+    np.testing.assert_allclose(x_adv, [[0.42, 0.58]], rtol=1e-6)
+    x_adv = PGD(Linf(0.1), random_start=False)(network, x, [0])
+    np.testing.assert_allclose(x_adv, [[0.4, 0.6]], rtol=1e-6)
+    x_adv = PGD(L2(0.1), random_start=False)(network, x, [0])
+    side = 0.1 / np.sqrt(2)
+    np.testing.assert_allclose(x_adv, [[0.5 - side, 0.5 + side]], rtol=1e-6)
+
+
+def test_one_trace_whatever_the_number_of_images(network, digits):
+    x, y = digits
+    traces = []
+
+    class Traced(keras.Model):
+        def call(self, x):
+            traces.append(x.shape)
+            return network(x)
+
+    model, attack = Traced(), PGD(Linf(0.1), num_steps=3)
+    attack(model, x[:300], y[:300])
+    attack(model, x[:301], y[:301])  # a partial chunk: the batch gets free
+    before = len(traces)
+    for count in (1, 17, 130, 300):
+        attack(model, x[:count], y[:count])
+    assert len(traces) == before
+
+
+def test_a_model_that_was_attacked_can_be_forgotten(batch):
+    model = small_network()
+    PGD(Linf(0.1), num_steps=2)(model, *batch)
+    reference = weakref.ref(model)
+    del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_the_network_stays_in_inference_mode(batch):
+    network = small_network(dropout=0.9, batch_norm=True)
+    before = [v.numpy() for v in network.non_trainable_variables]
+    attack = PGD(Linf(0.1), num_steps=2, random_start=False)
+    one, again = attack(network, *batch), attack(network, *batch)
+    np.testing.assert_array_equal(one, again)
+    for variable, value in zip(network.non_trainable_variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_it_sees_the_weights_of_now(network, batch):
+    attack = FGSM(Linf(0.1))
+    before = attack(network, *batch)
+    network.set_weights([-weight for weight in network.get_weights()])
+    assert not np.array_equal(attack(network, *batch), before)
+
+
+def test_the_loss_is_the_model_s(batch):
+    x, y = batch
+    one_hot = keras.utils.to_categorical(y, 10)
+    hinge = keras.losses.CategoricalHinge()
+    network = small_network()
+    default = FGSM(L2(1.0))(network, x, one_hot)
+    given = FGSM(L2(1.0), loss=hinge)(network, x, one_hot)
+    network.compile("sgd", hinge)
+    compiled = FGSM(L2(1.0))(network, x, one_hot)
+    np.testing.assert_array_equal(compiled, given)
+    assert not np.array_equal(compiled, default)
+
+
+def test_sparse_and_one_hot_labels_agree(network, batch):
+    x, y = batch
+    attack = FGSM(Linf(0.1), loss=None)
+    plain = small_network()
+    plain.set_weights(network.get_weights())
+    np.testing.assert_allclose(
+        attack(plain, x, y),
+        attack(plain, x, keras.utils.to_categorical(y, 10)),
+        atol=1e-6,
+    )
+    np.testing.assert_array_equal(
+        attack(plain, x, y), attack(plain, x, y[:, None])
+    )
+
+
+def test_a_plain_callable_is_attacked_like_a_model(network, batch):
+    x, y = batch
+    attack = PGD(Linf(0.1), num_steps=3)
+    np.testing.assert_allclose(
+        attack(lambda x: network(x), x, y, seed=0),
+        attack(network, x, y, seed=0),
+        atol=1e-6,
+    )
+
+
+def test_inside_a_users_function(network, batch):
+    x, y = map(tf.constant, batch)
+    attack = PGD(Linf(0.1), num_steps=3)
+    inside = tf.function(lambda x, y: attack(network, x, y, seed=0))(x, y)
+    np.testing.assert_allclose(inside, attack(network, x, y, seed=0), atol=1e-6)
+
+
+def test_float64(digits):
+    keras.config.set_floatx("float64")
+    try:
+        network = small_network(dtype="float64")
+        x, y = digits[0][:8], digits[1][:8]
+        assert PGD(Linf(0.1))(network, x, y).dtype == tf.float64
+    finally:
+        keras.config.set_floatx("float32")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_images_in_float32(policy, batch):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small_model()
+        for attack in (PGD(Linf(0.1)), model.loss.sampler):
+            x_adv = attack(model, *batch)
+            assert x_adv.dtype == tf.float32
+            assert np.max(np.abs(x_adv - batch[0])) <= 0.1 * (1 + 1e-6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("name", ["num_steps", "restarts"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
+def test_counts_must_be_positive_integers(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer"):
+        PGD(Linf(0.1), **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -0.1, np.inf, "x"])
+def test_pgd_step_size_must_be_positive(value):
+    with pytest.raises(ValueError, match="`step_size` must be .* Received"):
+        PGD(Linf(0.1), step_size=value)
+
+
+def test_loss_must_be_one():
+    with pytest.raises(ValueError, match="`loss` must .* Received"):
+        FGSM(Linf(0.1), loss="no_such_loss")
+    with pytest.raises(ValueError, match="`loss` must .* Received"):
+        FGSM(Linf(0.1), loss=3)

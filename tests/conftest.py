@@ -1,0 +1,79 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+import atent_keras as ak
+
+# Two logical devices, before TensorFlow starts, for what runs on several.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """All 1,797 images of handwritten digits, and their labels."""
+    data = load_digits()
+    images = (data.images / 16).astype("float32")[..., None]
+    return images, data.target
+
+
+@pytest.fixture
+def batch(digits):
+    """32 real images and their labels."""
+    return digits[0][:32], digits[1][:32]
+
+
+def small_network(dropout=0.0, batch_norm=False, dtype=None):
+    """A convolutional network for the digits, logits out."""
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, activation="relu", dtype=dtype)(inputs)
+    if batch_norm:
+        x = layers.BatchNormalization(dtype=dtype)(x)
+    x = layers.Flatten()(x)
+    x = layers.Dropout(dropout, seed=1)(x)
+    return keras.Model(inputs, layers.Dense(10, dtype=dtype)(x))
+
+
+def cross_entropy():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def small_loss(norm=None, loss=None, **settings):
+    """A loss whose chain takes three steps."""
+    norm = norm or ak.threat_models.Linf(0.1)
+    own = ("alpha", "loss_iterates", "chain_training", "reduction")
+    own = {key: settings.pop(key) for key in own if key in settings}
+    settings = {"step_size": 0.05, "num_steps": 3, **settings}
+    sampler = ak.attacks.SGLD(norm, **settings)
+    return ak.ATENTRegularizedLoss(loss or cross_entropy(), sampler, **own)
+
+
+def small_model(loss=None, optimizer=None, network=None, **settings):
+    """A compiled ATENTModel around the small network."""
+    network = network or small_network()
+    model = ak.ATENTModel(network.inputs, network.outputs)
+    settings = {"metrics": ["accuracy"], **settings}
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.1),
+        loss=loss or small_loss(),
+        **settings,
+    )
+    return model
+
+
+def largest_difference(one, other):
+    """The largest difference between two lists of arrays."""
+    return max(
+        float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
+        for a, b in zip(one, other, strict=True)
+    )

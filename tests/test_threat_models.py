@@ -1,0 +1,142 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+
+NORMS = [Linf, L2]
+SHAPE = (64, 5, 4, 3)
+
+
+def numpy_norm(norm, x):
+    flat = np.asarray(x).reshape(len(x), -1)
+    return (
+        np.abs(flat).max(axis=1)
+        if norm is Linf
+        else np.sqrt((flat**2).sum(axis=1))
+    )
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).uniform(size=SHAPE).astype("float32")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm(norm, noise):
+    actual = norm(1.0).norm(tf.constant(noise))
+    np.testing.assert_allclose(actual, numpy_norm(norm, noise), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_l2_norm_neither_underflows_nor_overflows(scale, noise):
+    norms = L2(1.0).norm(tf.constant(noise * np.float32(scale)))
+    expected = numpy_norm(L2, noise.astype("float64")) * scale
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_project_leaves_the_inside_alone(norm, x, noise):
+    threat_model = norm(0.5)
+    inside = 0.4 * noise / numpy_norm(norm, noise)[:, None, None, None]
+    projected = threat_model.project(tf.constant(x), tf.constant(x + inside))
+    np.testing.assert_allclose(projected, x + inside, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_project_takes_the_outside_to_the_boundary_once(norm, x, noise):
+    threat_model = norm(0.5)
+    projected = threat_model.project(tf.constant(x), tf.constant(x + 9 * noise))
+    norms = numpy_norm(norm, projected - x)
+    np.testing.assert_allclose(norms, 0.5, rtol=1e-6)
+    again = threat_model.project(tf.constant(x), projected)
+    np.testing.assert_allclose(again, projected, atol=1e-6)
+
+
+def test_l2_projection_is_along_the_perturbation(x, noise):
+    projected = L2(0.5).project(tf.constant(x), tf.constant(x + noise))
+    scaled = noise * 0.5 / numpy_norm(L2, noise)[:, None, None, None]
+    np.testing.assert_allclose(projected - x, scaled, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_clip_keeps_the_box(norm, x, noise):
+    clipped = norm(1.0, bounds=(0.25, 0.5)).clip(tf.constant(x + noise))
+    np.testing.assert_array_equal(clipped, np.clip(x + noise, 0.25, 0.5))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_ascent_direction_attains_the_dual_norm(norm, noise):
+    direction = norm(1.0).ascent_direction(tf.constant(noise))
+    np.testing.assert_allclose(numpy_norm(norm, direction), 1.0, rtol=1e-6)
+    flat = noise.reshape(len(noise), -1)
+    dual = {Linf: np.abs(flat).sum(axis=1), L2: numpy_norm(L2, noise)}[norm]
+    rise = (np.asarray(direction) * noise).reshape(len(noise), -1).sum(axis=1)
+    np.testing.assert_allclose(rise, dual, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_gradient_has_zero_direction(norm):
+    direction = norm(1.0).ascent_direction(tf.zeros(SHAPE))
+    np.testing.assert_array_equal(direction, np.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_epsilon_leaves_only_the_clean_image(norm, x, noise):
+    threat_model = norm(0)
+    for x_adv in (x, x + noise):
+        projected = threat_model.project(tf.constant(x), tf.constant(x_adv))
+        np.testing.assert_array_equal(projected, x)
+    start = threat_model.random_start(tf.constant(x), tf.constant(noise))
+    np.testing.assert_array_equal(start, x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dimensions", [2, 3, 192])
+def test_random_start_is_uniform_in_the_ball(norm, dimensions):
+    count = 20_000
+    noise = np.random.default_rng(0).normal(size=(count, dimensions))
+    start = norm(0.3).random_start(tf.zeros_like(noise), tf.constant(noise))
+    radii = numpy_norm(norm, start) / 0.3
+    assert radii.max() <= 1 + 1e-9
+    # In a uniform ball, the d-th power of the radius is uniform in [0, 1].
+    ranks = np.sort(radii**dimensions)
+    distance = np.abs(ranks - np.arange(count) / count).max()
+    assert distance < 1.95 / np.sqrt(count)  # Kolmogorov-Smirnov, p = 0.001
+    standard_error = np.asarray(start).std() / np.sqrt(count)
+    assert np.abs(np.mean(start, axis=0)).max() < 4.5 * standard_error
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_serialization_and_repr(norm):
+    threat_model = norm(8 / 255, bounds=(-1, 1))
+    config = keras.saving.serialize_keras_object(threat_model)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again == threat_model
+    assert repr(again) == (
+        f"{norm.__name__}(epsilon={8 / 255}, bounds=(-1.0, 1.0))"
+    )
+
+
+def test_settings_are_read_only():
+    with pytest.raises(AttributeError, match="epsilon"):
+        Linf(0.1).epsilon = 0.2
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, "8/255", None, True])
+def test_epsilon_must_be_finite_and_not_negative(epsilon):
+    with pytest.raises(ValueError, match="`epsilon` must be .* Received"):
+        Linf(epsilon)
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0,), (0, np.inf), 1, None])
+def test_bounds_must_increase(bounds):
+    with pytest.raises(ValueError, match="`bounds` must be .* Received"):
+        L2(0.1, bounds=bounds)
