@@ -216,8 +216,13 @@ def _probe(model, loss, shape, bounds):
             f"{[tensor.name for tensor in model.inputs]}"
         )
     if None not in shape:
-        grey = tf.fill([1, *shape], sum(bounds) / 2)
-        outputs = inference(model)(tf.cast(grey, keras.config.floatx()))
+        # One dark, one grey, one bright image.
+        levels = tf.linspace(*map(float, bounds), 3)
+        levels = tf.reshape(levels, [3] + [1] * len(shape))
+        probes = tf.cast(levels, keras.config.floatx()) * tf.ones(
+            shape, keras.config.floatx()
+        )
+        outputs = inference(model)(probes)
     elif getattr(model, "built", True):
         # Convolutions take any size; no single one would be typical.
         outputs = keras.Layer.compute_output_spec(
@@ -248,12 +253,13 @@ def _check_logits(model, loss, outputs):
         (getattr(model, "layers", None) or [None])[-1], "activation", None
     )
     if outputs.shape[-1] > 1:
-        sums_to_one = abs(outputs.sum() - 1) < 1e-2
+        sums_to_one = abs(outputs.sum(axis=-1) - 1).max() < 1e-2
         probabilities = bool(outputs.min() >= 0 and sums_to_one)
     elif activation is not None:
         probabilities = activation is keras.activations.sigmoid
     else:
-        probabilities = None if 0 <= outputs.min() <= 1 else False
+        inside = outputs.min() >= 0 and outputs.max() <= 1
+        probabilities = None if inside else False
     if expected is None or probabilities is None:
         return
     if expected and probabilities:

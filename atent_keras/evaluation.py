@@ -97,12 +97,11 @@ def evaluate_robustness(model, data, attacks, seed=0):
     ... )
     >>> report.robust_accuracy["PGD-40"]
     """
-    if not isinstance(attacks, dict) or not all(
-        map(callable, attacks.values())
-    ):
+    named = isinstance(attacks, dict) and bool(attacks)
+    if not named or not all(map(callable, attacks.values())):
         raise TypeError(
-            "`attacks` must be a dictionary from names to attacks. Received: "
-            f"attacks={attacks!r}"
+            "`attacks` must be a dictionary from names to at least one "
+            f"attack. Received: attacks={attacks!r}"
         )
     predict = checks.inference(model)
     if not getattr(model, "run_eagerly", False):

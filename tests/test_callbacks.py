@@ -1,12 +1,12 @@
 import keras
 import pytest
 import tensorflow as tf
-from conftest import small_model
 
 import atent_keras as ak
 from atent_keras.attacks import PGD
 from atent_keras.callbacks import RobustAccuracy
 from atent_keras.threat_models import Linf
+from conftest import small_model
 
 
 def test_the_figure_is_that_of_evaluate_robustness(digits):

@@ -4,8 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import cross_entropy
-from conftest import small_network
 
 import atent_keras as ak
 from atent_keras.attacks import FGSM
@@ -14,6 +12,8 @@ from atent_keras.attacks import SGLD
 from atent_keras.evaluation import is_correct
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import small_network
 
 
 def linear_network(weights):
@@ -29,17 +29,18 @@ def test_accuracies_of_a_linear_network_in_closed_form():
     """Margin over the dual norm of the weights: the smallest perturbation."""
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(20, 2))
+    weights -= weights.mean(axis=0)  # so that margins have either sign
     network = linear_network(weights)
     x = rng.uniform(0.3, 0.7, size=(500, 20)).astype("float32")
     y = rng.integers(0, 2, 500)
     direction = weights[:, 1] - weights[:, 0]
     margin = (2 * y - 1) * (x @ direction)
-    # Within 0.3 of these images the box does not bind.
+    # Within 0.05 of these images the box does not bind.
     closed_form = {
-        "linf": (margin > 0.05 * np.abs(direction).sum()).mean(),
-        "l2": (margin > 0.2 * np.sqrt((direction**2).sum())).mean(),
+        "linf": (margin > 0.01 * np.abs(direction).sum()).mean(),
+        "l2": (margin > 0.05 * np.sqrt((direction**2).sum())).mean(),
     }
-    attacks = {"linf": FGSM(Linf(0.05)), "l2": FGSM(L2(0.2))}
+    attacks = {"linf": FGSM(Linf(0.01)), "l2": FGSM(L2(0.05))}
     report = ak.evaluate_robustness(network, (x, y), attacks)
     assert report.clean_accuracy == pytest.approx((margin > 0).mean())
     assert 0.1 < report.robust_accuracy["linf"] < report.clean_accuracy
@@ -135,11 +136,6 @@ def test_report_prints_as_a_table(batch):
     assert lines[2].endswith(repr(FGSM(Linf(0.1))))
 
 
-def test_clean_accuracy_alone(batch):
-    report = ak.evaluate_robustness(small_network(), batch, {})
-    assert report.worst_case_accuracy == report.clean_accuracy
-
-
 @pytest.mark.parametrize(
     "data, error, message",
     [
@@ -166,14 +162,11 @@ def test_clean_accuracy_alone(batch):
     ],
 )
 def test_bad_data(data, error, message):
-    for attacks in ({"FGSM": FGSM(Linf(0.1))}, {}):
-        if not attacks and "Images must" in message:
-            continue  # no attack, no bounds
-        with pytest.raises(error, match=message):
-            ak.evaluate_robustness(small_network(), data, attacks)
+    with pytest.raises(error, match=message):
+        ak.evaluate_robustness(small_network(), data, {"FGSM": FGSM(Linf(0.1))})
 
 
-@pytest.mark.parametrize("attacks", [None, [FGSM(Linf(0.1))], {"FGSM": 3}])
+@pytest.mark.parametrize("attacks", [None, {}, [FGSM(Linf(0.1))], {"FGSM": 3}])
 def test_bad_attacks(attacks, batch):
     with pytest.raises(TypeError, match="`attacks` must be a dictionary"):
         ak.evaluate_robustness(small_network(), batch, attacks)

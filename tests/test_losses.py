@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import cross_entropy
-from conftest import largest_difference
-from conftest import small_loss
-from conftest import small_network
 
 import atent_keras as ak
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import largest_difference
+from conftest import small_loss
+from conftest import small_network
 
 # One pass per point, no noise: a chain that can be followed by hand.
 STILL = {"noise_scale": 0.0, "random_start": False}

@@ -1,6 +1,7 @@
 """The loop that every iterative attack shares."""
 
 import dataclasses
+import functools
 import numbers
 import weakref
 
@@ -196,7 +197,7 @@ class Attack:
         """Returns the compiled attack and the number of classes."""
         key = (self, loss, getattr(model, "run_eagerly", False))
         memory = {}
-        reference = lambda: model
+        reference = functools.partial(_identity, model)
         if isinstance(model, keras.Model):
             memory = _compiled.setdefault(model, memory)
             reference = weakref.ref(model)
@@ -233,3 +234,7 @@ class Attack:
                     config[name]
                 )
         return cls(**config)
+
+
+def _identity(model):
+    return model

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from atent_keras.attacks.attack import Attack
 from atent_keras.threat_models import Linf
-from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 
 PROJECTIONS = ("every_step", "last_step", "none")

@@ -7,15 +7,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import cross_entropy
-from conftest import small_model
-from conftest import small_network
 
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.attacks import SGLD
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import small_model
+from conftest import small_network
 
 THREAT_MODELS = [Linf(0.1), L2(0.7)]
 ATTACKS = [

@@ -1,0 +1,488 @@
+import itertools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import largest_difference
+from conftest import small_loss
+from conftest import small_model
+from conftest import small_network
+
+STILL = {"noise_scale": 0.0, "random_start": False}
+
+
+@keras.saving.register_keras_serializable("test_model")
+class Subclassed(ak.ATENTModel):
+    def __init__(self, units=8, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten = keras.layers.Flatten()
+        self.hidden = keras.layers.Dense(units, activation="relu")
+        self.logits = keras.layers.Dense(10)
+        self.units = units
+
+    def call(self, x):  # without a `training` argument
+        return self.logits(self.hidden(self.flatten(x)))
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("test_model")
+class FromTensors(ak.ATENTModel):
+    def __init__(self, units=8, **kwargs):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Flatten()(inputs)
+        x = keras.layers.Dense(units, activation="relu")(x)
+        super().__init__(inputs, keras.layers.Dense(10)(x), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("test_model")
+class Renamed(ak.ATENTModel):
+    """A subclass of which functional models are made."""
+
+
+def functional():
+    network = small_network()
+    return ak.ATENTModel(network.inputs, network.outputs)
+
+
+def functional_subclass():
+    network = small_network()
+    return Renamed(inputs=network.input, outputs=network.output)
+
+
+FORMS = [functional, Subclassed, FromTensors, functional_subclass]
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(4)), ids=str)
+def test_all_forms_live_together(order, batch):
+    for index in order:
+        model = FORMS[index]()
+        assert isinstance(model, ak.ATENTModel)
+        assert model(batch[0]).shape == (32, 10)
+    assert ak.ATENTModel.__bases__ == (keras.Model,)
+    assert Subclassed.__bases__ == FromTensors.__bases__ == (ak.ATENTModel,)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_every_form_learns(form, mode, digits):
+    model = form()
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        small_loss(norm=Linf(0.02), step_size=0.02, num_steps=2),
+        metrics=["accuracy"],
+        run_eagerly=mode == "eager",
+        jit_compile=mode == "xla",
+    )
+    history = model.fit(*digits, batch_size=100, epochs=4, verbose=0).history
+    assert set(history) == {"loss", "accuracy"}
+    assert history["accuracy"][-1] > 0.7 > history["accuracy"][0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_saved_loaded_and_trained_on(form, batch, tmp_path):
+    x, y = batch
+    model = form()
+    model.compile("adam", small_loss(alpha=0.5, **STILL), metrics=["accuracy"])
+    model.fit(x, y, epochs=3, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, form if isinstance(form, type) else ak.ATENTModel)
+    assert loaded.optimizer.iterations == 3
+    assert loaded.loss.get_config() == model.loss.get_config()
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    for each in (model, loaded):
+        each.fit(x, y, epochs=2, verbose=0, shuffle=False)
+    assert largest_difference(loaded.get_weights(), model.get_weights()) < 1e-6
+    assert loaded.optimizer.iterations == 5
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exported_it_needs_tensorflow_alone(form, batch, tmp_path):
+    model = form()
+    model.compile("sgd", small_loss())
+    model.fit(*batch, verbose=0)
+    model.export(str(tmp_path / "served"), verbose=False)
+    np.save(tmp_path / "x.npy", batch[0])
+    script = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        "served = tf.saved_model.load('served')\n"
+        "np.save('y.npy', served.serve(np.load('x.npy')))\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "atent_keras" not in done.stdout.split()
+    np.testing.assert_allclose(
+        np.load(tmp_path / "y.npy"), model.predict(batch[0]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("norm", [Linf(0.1), L2(1.0)])
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("steps, tolerance", [(1, 1e-5), (20, 1e-4)])
+def test_modes_train_the_same_small_cnn(norm, mode, steps, tolerance, digits):
+    x = np.repeat(np.repeat(digits[0], 2, 1), 2, 2)[: 16 * steps]
+    y = digits[1][: 16 * steps]
+
+    def weights(mode):
+        keras.utils.set_random_seed(0)
+        network = ak.architectures.SmallCNN((16, 16, 1), dropout=0.0)
+        model = small_model(
+            network=network,
+            loss=small_loss(norm=norm, **STILL),
+            optimizer=keras.optimizers.SGD(0.01),
+            run_eagerly=mode == "eager",
+            jit_compile=mode == "xla",
+        )
+        model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    assert largest_difference(weights(mode), weights("eager")) < tolerance
+
+
+def test_a_step_of_fit_by_hand(batch):
+    x, y = batch
+    model = small_model(small_loss(**STILL), keras.optimizers.SGD(0.1))
+    before = model.get_weights()
+    step = model.loss.value_and_gradients(model, x, y)
+    history = model.fit(x, y, batch_size=32, verbose=0, shuffle=False).history
+    after = [w - 0.1 * np.asarray(g) for w, g in zip(before, step.gradients)]
+    assert largest_difference(model.get_weights(), after) < 1e-6
+    assert history["loss"][0] == pytest.approx(float(step.loss), rel=1e-5)
+    right = np.argmax(step.y_pred, axis=-1) == y
+    assert history["accuracy"][0] == pytest.approx(right.mean())
+
+
+def test_without_a_ball_it_is_plain_keras(digits):
+    x, y = digits[0][:320], digits[1][:320]
+    network = small_network()
+    start = network.get_weights()
+    network.compile(keras.optimizers.SGD(0.1), cross_entropy())
+    class_weight = {label: 1 + label for label in range(10)}
+    settings = {"batch_size": 50, "shuffle": False, "verbose": 0, "epochs": 2}
+    plain = network.fit(x, y, class_weight=class_weight, **settings).history
+    expected = network.get_weights()
+    network.set_weights(start)
+    model = small_model(small_loss(norm=Linf(0), alpha=1.0), network=network)
+    ours = model.fit(x, y, class_weight=class_weight, **settings).history
+    assert largest_difference(model.get_weights(), expected) < 1e-5
+    np.testing.assert_allclose(ours["loss"], plain["loss"], rtol=1e-4)
+
+
+def test_evaluate_is_clean_and_plain(digits):
+    model = small_model()
+    loss, accuracy = model.evaluate(*digits, verbose=0)
+    y_pred = model.predict(digits[0], verbose=0)
+    assert loss == pytest.approx(
+        float(cross_entropy()(digits[1], y_pred)), rel=1e-4
+    )
+    right = y_pred.argmax(-1) == digits[1]
+    assert accuracy == pytest.approx(right.mean(), abs=1e-6)
+
+
+def test_perturb_is_the_compiled_sampler_s_call(batch):
+    model = small_model()
+    x_adv = model.perturb(*batch, seed=4)
+    np.testing.assert_array_equal(x_adv, model.loss.sampler(model, *batch, 4))
+
+
+def test_the_seed_decides_the_training(batch):
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        model = small_model(
+            small_loss(noise_scale=0.1), network=small_network(dropout=0.5)
+        )
+        model.fit(*batch, epochs=3, verbose=0)
+        return model.get_weights()
+
+    assert largest_difference(weights(1), weights(1)) == 0
+    assert largest_difference(weights(1), weights(2)) > 1e-3
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, y, scale=1):
+        super().__init__()
+        self.x, self.y = x * scale, y
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.x[index * 16 :][:16], self.y[index * 16 :][:16]
+
+
+def forms_of_data(x, y):
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    return {
+        "arrays": (x, y),
+        "tensors": (tf.constant(x), tf.constant(y)),
+        "dataset": (dataset,),
+        "generator": (((x[i:][:16], y[i:][:16]) for i in (0, 16)),),
+        "PyDataset": (Batches(x, y),),
+    }
+
+
+KINDS = ["arrays", "tensors", "dataset", "generator", "PyDataset"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_every_form_of_data_trains_alike(kind, steps_per_execution, batch):
+    def weights(kind):
+        keras.utils.set_random_seed(0)
+        model = small_model(
+            small_loss(**STILL), steps_per_execution=steps_per_execution
+        )
+        settings = {"verbose": 0, "shuffle": False}
+        if kind in ("arrays", "tensors"):
+            settings["batch_size"] = 16
+        if kind == "generator":
+            settings["steps_per_epoch"] = 2
+        model.fit(*forms_of_data(*batch)[kind], **settings)
+        assert model.optimizer.iterations == 2
+        return model.get_weights()
+
+    assert largest_difference(weights(kind), weights("arrays")) < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        (lambda x, y: (x * 255, y), ValueError, "bounds .* Received: values"),
+        (lambda x, y: (x - 0.1, y), ValueError, "bounds .* Received: values"),
+        (lambda x, y: (x * np.nan, y), ValueError, "bounds .* Received: val"),
+        (lambda x, y: (x.astype(int), y), TypeError, "floating-point"),
+        (lambda x, y: (x, y + 5), ValueError, "0..9 .* Received: .* 5 to 14"),
+        (lambda x, y: (x, y - 1), ValueError, "0..9 .* Received: .* -1 to 8"),
+        (
+            lambda x, y: (x, keras.utils.to_categorical(y, 10)),
+            ValueError,
+            "expects integer labels .* Received",
+        ),
+    ],
+)
+def test_bad_data_never_reach_a_step(kind, mode, change, error, message, batch):
+    model = small_model(run_eagerly=mode == "eager", jit_compile=mode == "xla")
+    before = model.get_weights()
+    data = forms_of_data(*change(*batch))[kind]
+    with pytest.raises(error, match=message):
+        model.fit(*data, verbose=0)
+    assert largest_difference(model.get_weights(), before) == 0
+    with pytest.raises(error, match=message):
+        model.evaluate(*forms_of_data(*change(*batch))[kind], verbose=0)
+    if kind == "arrays":
+        for call in (model.train_on_batch, model.perturb):
+            with pytest.raises(error, match=message):
+                call(*data)
+
+
+def test_a_look_at_a_shuffled_data_set_does_not_change_its_order(batch):
+    def order(look):
+        dataset = tf.data.Dataset.range(32).shuffle(32, seed=1)
+        seen = []
+
+        def record(index):
+            seen.append(int(index))
+            return batch[0][index], np.int64(batch[1][index])
+
+        def load(index):
+            x, y = tf.numpy_function(record, [index], (tf.float32, tf.int64))
+            return tf.ensure_shape(x, (8, 8, 1)), tf.ensure_shape(y, ())
+
+        dataset = dataset.map(load).batch(16)
+        if look:
+            small_model().fit(dataset, epochs=2, verbose=0)
+        else:
+            for _ in range(2):
+                list(dataset)
+        return seen
+
+    assert order(True) == order(False)
+
+
+def test_empty_data(batch):
+    model = small_model()
+    x, y = batch
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    for data in (
+        (x[:0], y[:0]),
+        (dataset.take(0),),
+        (dataset.filter(lambda x, y: False),),
+        ((pair for pair in ()),),
+    ):
+        with pytest.raises(ValueError, match="The data set is empty"):
+            model.fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["mse", cross_entropy(), None])
+def test_a_plain_loss_is_refused_with_the_fix(loss, batch):
+    model = functional()
+    model.compile("sgd", loss)
+    for call in (model.fit, model.train_on_batch, model.perturb):
+        with pytest.raises(ValueError, match="ATENTRegularizedLoss.* Received"):
+            call(*batch)
+
+
+def test_inputs_and_outputs_must_be_single(batch):
+    x, y = batch
+    model = small_model()
+    for several in ({"image": x}, [x, x]):
+        with pytest.raises(TypeError, match="single array"):
+            model.fit(several, y, verbose=0)
+    one, two = keras.Input((8, 8, 1)), keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(keras.layers.Add()([one, two]))
+    double = ak.ATENTModel([one, two], keras.layers.Dense(10)(flat))
+    double.compile("sgd", small_loss())
+    with pytest.raises(ValueError, match="single input. Received: 2"):
+        double.fit(x, y, verbose=0)
+    flat = keras.layers.Flatten()(one)
+    forked = ak.ATENTModel(one, [flat, flat])
+    forked.compile("sgd", [small_loss(), None])
+    loss = small_loss()
+    with pytest.raises(ValueError, match="must give one tensor"):
+        loss.value_and_gradients(forked, x, y)
+
+
+@pytest.mark.parametrize("form", ["sparse", "categorical"])
+def test_logits_and_probabilities(form, batch):
+    x, y = batch
+    kind = keras.losses.SparseCategoricalCrossentropy
+    if form == "categorical":
+        kind = keras.losses.CategoricalCrossentropy
+        y = keras.utils.to_categorical(y, 10)
+    network = small_network()
+    softmax = keras.Model(network.input, keras.layers.Softmax()(network.output))
+    for net, loss, message in (
+        (softmax, kind(from_logits=True), "expects logits .* Received"),
+        (network, kind(from_logits=False), "expects probabilities .* Received"),
+    ):
+        model = small_model(small_loss(loss=loss), network=net)
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, y, verbose=0)
+        with pytest.raises(ValueError, match=message):
+            ak.attacks.FGSM(Linf(0.1), loss=loss)(net, x, y)
+        with pytest.raises(ValueError, match=message):
+            model.loss.value_and_gradients(net, x, y)
+    model = small_model(small_loss(loss=kind()), network=softmax)
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+
+
+def test_binary_networks(batch):
+    x, y = batch[0], batch[1] % 2
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    for activation in (None, "sigmoid"):
+        outputs = keras.layers.Dense(1, activation=activation)(flat)
+        network = keras.Model(inputs, outputs)
+        for from_logits in (True, False):
+            loss = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+            model = small_model(small_loss(loss=loss), network=network)
+            if from_logits == (activation is None):
+                history = model.fit(x, y[:, None], verbose=0).history
+                assert np.isfinite(history["loss"]).all()
+            else:
+                with pytest.raises(ValueError, match="expects .* Received"):
+                    model.fit(x, y[:, None], verbose=0)
+
+
+def test_partial_batches_and_a_batch_of_one(digits):
+    x, y = digits[0][:33], digits[1][:33]
+    model = small_model(jit_compile=False)
+    history = model.fit(x, y, batch_size=16, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_network_of_unknown_size(batch):
+    model = ak.ATENTModel(
+        *(
+            lambda i: (
+                i,
+                keras.layers.Dense(10)(
+                    keras.layers.GlobalAveragePooling2D()(
+                        keras.layers.Conv2D(4, 3)(i)
+                    )
+                ),
+            )
+        )(keras.Input((None, None, 1)))
+    )
+    model.compile("sgd", small_loss())
+    assert np.isfinite(model.fit(*batch, verbose=0).history["loss"]).all()
+    model = Subclassed()
+    model.compile("sgd", small_loss())
+    signature = (
+        tf.TensorSpec((None, None, None, 1), tf.float32),
+        tf.TensorSpec((None,), tf.int64),
+    )
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([batch]), output_signature=signature
+    )
+    with pytest.raises(ValueError, match="shape of the images must be known"):
+        model.fit(dataset, verbose=0)
+    signature = (tf.TensorSpec(None, tf.float32), signature[1])
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter([batch]), output_signature=signature
+    )
+    with pytest.raises(ValueError, match="known shape .* Received"):
+        model.fit(dataset, verbose=0)
+
+
+def test_a_custom_loop_in_a_function(digits):
+    x, y = digits
+    network, loss = small_network(), small_loss(norm=Linf(0.02))
+    optimizer = keras.optimizers.Adam(0.01)
+
+    @tf.function
+    def train_step(x, y):
+        step = loss.value_and_gradients(network, x, y)
+        optimizer.apply_gradients(
+            zip(step.gradients, network.trainable_variables)
+        )
+        return step.loss
+
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(100)
+    losses = [float(train_step(*batch)) for _ in range(3) for batch in dataset]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="bounds"):
+        train_step(tf.constant(x[:100] * 255), tf.constant(y[:100]))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("form", [functional, Subclassed])
+def test_mixed_precision(policy, form, digits):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = form()
+        model.compile(keras.optimizers.Adam(0.01), small_loss(norm=Linf(0.02)))
+        history = model.fit(*digits, epochs=3, verbose=0).history["loss"]
+        assert history[-1] < 0.7 * history[0]
+        step = model.loss.value_and_gradients(model, *digits)
+        assert step.x_adv.dtype == tf.float32
+        assert all(g.dtype == tf.float32 for g in step.gradients)
+        # The loss scale of float16 is not left in the gradients.
+        norm = np.sqrt(sum(float(tf.reduce_sum(g**2)) for g in step.gradients))
+        assert norm < 100
+    finally:
+        keras.config.set_dtype_policy("float32")
