@@ -57,6 +57,9 @@ class ATENTModel(keras.Model):
     def __init__(self, *args, **kwargs):
         if _from_tensors(args, kwargs):
             self.__class__ = _functional(type(self))
+            # `network.inputs` is a list, also of a single tensor.
+            args = [_single(tensors) for tensors in args]
+            kwargs = {key: _single(value) for key, value in kwargs.items()}
         super().__init__(*args, **kwargs)
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -162,6 +165,13 @@ def _from_tensors(args, kwargs):
         or (len(args) == 1 and "outputs" in kwargs)
         or ("inputs" in kwargs and "outputs" in kwargs)
     )
+
+
+def _single(tensors):
+    """Takes a single tensor out of its list."""
+    if isinstance(tensors, (list, tuple)) and len(tensors) == 1:
+        return tensors[0]
+    return tensors
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 
 import atent_keras as ak
 
@@ -102,6 +103,7 @@ def draw_curve(networks, data, path):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.ERROR)
     start = time.time()
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,9 @@ def functional_subclass():
 FORMS = [functional, Subclassed, FromTensors, functional_subclass]
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(4)), ids=str)
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(range(4))), ids=str
+)
 def test_all_forms_live_together(order, batch):
     for index in order:
         model = FORMS[index]()

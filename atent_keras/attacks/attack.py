@@ -172,7 +172,7 @@ class Attack:
             loss = base_losses.of_model(model, y)
         if not tf.executing_eagerly():
             return self._attack(model, loss, x, y, seed, first)
-        attack, classes = self._compiled(model, loss, x.shape)
+        attack, classes = self._compiled(model, loss, x, y)
         y = checks.labels_fit(y, loss, classes)
         chunks = (
             slice(start, start + CHUNK_SIZE)
@@ -193,9 +193,17 @@ class Attack:
 
         return self.run(checks.inference(model), loss, x, y, noise_of)
 
-    def _compiled(self, model, loss, shape):
+    def _compiled(self, model, loss, x, y):
         """Returns the compiled attack and the number of classes."""
-        key = (self, loss, getattr(model, "run_eagerly", False))
+        # One trace, whatever the number of images.
+        signature = (
+            tf.TensorSpec((None, *x.shape[1:]), x.dtype),
+            tf.TensorSpec((None, *y.shape[1:]), y.dtype),
+            tf.TensorSpec((2,), tf.int64),
+            tf.TensorSpec((), tf.int32),
+        )
+        eager = getattr(model, "run_eagerly", False)
+        key = (self, loss, eager, signature)
         memory = {}
         reference = functools.partial(_identity, model)
         if isinstance(model, keras.Model):
@@ -203,15 +211,15 @@ class Attack:
             reference = weakref.ref(model)
         if key not in memory:
             classes = checks.network(
-                model, loss, shape, self.threat_model.bounds
+                model, loss, x.shape, self.threat_model.bounds
             )
 
             def attack(x, y, seed, first):
                 return self._attack(reference(), loss, x, y, seed, first)
 
-            if not key[-1]:
+            if not eager:
                 attack = tf.function(
-                    attack, autograph=False, reduce_retracing=True
+                    attack, autograph=False, input_signature=signature
                 )
             memory[key] = attack, classes
         return memory[key]

@@ -20,7 +20,7 @@ def as_seed(seed):
             sequence of draws reproducible.
     """
     if seed is None:
-        return tf.random.uniform((2,), maxval=tf.int32.max, dtype=tf.int32)
+        return tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64)
     try:
         values = tf.convert_to_tensor(seed)
     except (TypeError, ValueError):
