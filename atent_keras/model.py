@@ -152,9 +152,10 @@ def _require_robust(loss):
         raise ValueError(
             "ATENTModel must be compiled with an "
             "`atent_keras.ATENTRegularizedLoss`, since with a plain Keras "
-            "loss it would train a plain, not a robust network: "
-            "`model.compile(optimizer, loss=atent_keras.ATENTRegularizedLoss("
-            f"{loss!r}, sampler))`. Received: loss={loss!r}"
+            "loss it would train a plain, not a robust network. Wrap the loss:"
+            " `model.compile(optimizer, "
+            "loss=atent_keras.ATENTRegularizedLoss(loss, sampler))`. "
+            f"Received: loss={loss!r}"
         )
 
 
