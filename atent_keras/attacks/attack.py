@@ -170,10 +170,11 @@ class Attack:
         loss = self.loss
         if loss is None:
             loss = base_losses.of_model(model, y)
+        classes = checks.network(model, loss, x.shape, self.threat_model.bounds)
+        y = checks.labels_fit(y, loss, classes)
         if not tf.executing_eagerly():
             return self._attack(model, loss, x, y, seed, first)
-        attack, classes = self._compiled(model, loss, x, y)
-        y = checks.labels_fit(y, loss, classes)
+        attack = self._compiled(model, loss, x, y)
         chunks = (
             slice(start, start + CHUNK_SIZE)
             for start in range(0, x.shape[0], CHUNK_SIZE)
@@ -194,7 +195,7 @@ class Attack:
         return self.run(checks.inference(model), loss, x, y, noise_of)
 
     def _compiled(self, model, loss, x, y):
-        """Returns the compiled attack and the number of classes."""
+        """Returns the attack as a compiled function of one chunk."""
         # One trace, whatever the number of images.
         signature = (
             tf.TensorSpec((None, *x.shape[1:]), x.dtype),
@@ -210,9 +211,6 @@ class Attack:
             memory = _compiled.setdefault(model, memory)
             reference = weakref.ref(model)
         if key not in memory:
-            classes = checks.network(
-                model, loss, x.shape, self.threat_model.bounds
-            )
 
             def attack(x, y, seed, first):
                 return self._attack(reference(), loss, x, y, seed, first)
@@ -221,7 +219,7 @@ class Attack:
                 attack = tf.function(
                     attack, autograph=False, input_signature=signature
                 )
-            memory[key] = attack, classes
+            memory[key] = attack
         return memory[key]
 
     def get_config(self):

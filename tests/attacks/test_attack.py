@@ -282,6 +282,14 @@ def test_inside_a_users_function(network, batch):
     np.testing.assert_allclose(inside, attack(network, x, y, seed=0), atol=1e-6)
 
 
+def test_a_users_function_is_checked_while_it_is_traced(network, batch):
+    x, y = batch
+    one_hot = tf.constant(keras.utils.to_categorical(y, 10))
+    run = tf.function(lambda x: FGSM(Linf(0.1))(network, x, one_hot))
+    with pytest.raises(ValueError, match="expects integer labels"):
+        run(tf.constant(x))
+
+
 def test_float64(digits):
     keras.config.set_floatx("float64")
     try:
