@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from atent_keras.architectures import parts
+
 
 def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
     """Instantiates the wide LeNet-5 that Madry et al. train on MNIST.
@@ -31,19 +33,8 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
           of its MNIST experiments
         - [LeCun et al., 1998](https://doi.org/10.1109/5.726791)
     """
-    input_shape = tuple(input_shape)
-    if len(input_shape) != 3 or not all(
-        isinstance(size, int) and size >= 1 for size in input_shape
-    ):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), all positive. "
-            f"Received: input_shape={input_shape}"
-        )
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            "`classes` must be a positive integer. Received: "
-            f"classes={classes!r}"
-        )
+    input_shape = parts.check_images(input_shape)
+    parts.check_counts(classes=classes)
     inputs = keras.Input(input_shape, name="image")
     x = inputs
     for i, filters in enumerate((32, 64), start=1):
@@ -53,10 +44,4 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
         x = layers.MaxPooling2D(2, padding="same", name=f"pool{i}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(1024, activation="relu", name="dense")(x)
-    logits = layers.Dense(
-        classes,
-        # Under mixed precision, logits keep the precision of the weights.
-        dtype=keras.config.dtype_policy().variable_dtype,
-        name="logits",
-    )(x)
-    return keras.Model(inputs, logits, name=name)
+    return keras.Model(inputs, parts.logits(x, classes), name=name)

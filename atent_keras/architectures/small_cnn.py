@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from atent_keras.architectures import parts
+
 
 def SmallCNN(
     input_shape=(28, 28, 1),
@@ -51,21 +53,8 @@ def SmallCNN(
             f"padding={padding!r}"
         )
     smallest = 16 if padding == "valid" else 4
-    input_shape = tuple(input_shape)
-    if len(input_shape) != 3 or not all(
-        isinstance(size, int) and size >= least
-        for size, least in zip(input_shape, (smallest, smallest, 1))
-    ):
-        raise ValueError(
-            "`input_shape` must be (height, width, channels), height and "
-            f'width at least {smallest} with padding="{padding}". Received: '
-            f"input_shape={input_shape}"
-        )
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(
-            "`classes` must be a positive integer. Received: "
-            f"classes={classes!r}"
-        )
+    input_shape = parts.check_images(input_shape, smallest)
+    parts.check_counts(classes=classes)
 
     def convolution(filters, name):
         return layers.Conv2D(
@@ -88,11 +77,5 @@ def SmallCNN(
     x = layers.Dense(200, activation="relu", name="dense1")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Dense(200, activation="relu", name="dense2")(x)
-    logits = layers.Dense(
-        classes,
-        kernel_initializer="zeros",
-        # Under mixed precision, logits keep the precision of the weights.
-        dtype=keras.config.dtype_policy().variable_dtype,
-        name="logits",
-    )(x)
+    logits = parts.logits(x, classes, kernel_initializer="zeros")
     return keras.Model(inputs, logits, name=name)
