@@ -1,0 +1,22 @@
+r"""Trains a robust classifier of CIFAR-10.
+
+    python examples/cifar10.py \
+        --flagfile=examples/flags/cifar10_linf_small.flags
+
+Flag files with the authors' settings are in examples/flags, too. A run that
+was stopped goes on when it is started again with the same flags.
+"""
+
+import settings
+import training
+from absl import app
+
+settings.define(
+    "cifar10",
+    model="resnet20",
+    presets=["cifar10_linf", "cifar10_l2"],
+    attack_steps=20,
+)
+
+if __name__ == "__main__":
+    app.run(lambda argv: training.run("cifar10", argv))

@@ -1,0 +1,21 @@
+"""Trains a robust classifier of MNIST.
+
+    python examples/mnist.py --flagfile=examples/flags/mnist_linf_cpu.flags
+
+Flag files with the authors' settings are in examples/flags, too. A run that
+was stopped goes on when it is started again with the same flags.
+"""
+
+import settings
+import training
+from absl import app
+
+settings.define(
+    "mnist",
+    model="small_cnn",
+    presets=["mnist_linf", "mnist_l2"],
+    attack_steps=40,
+)
+
+if __name__ == "__main__":
+    app.run(lambda argv: training.run("mnist", argv))

@@ -1,0 +1,338 @@
+"""The flags of a training run, and what they build."""
+
+import fractions
+import math
+
+import keras
+from absl import flags
+
+import atent_keras as ak
+
+FLAGS = flags.FLAGS
+
+NETWORKS = {
+    "lenet5": ak.architectures.LeNet5,
+    "preact_resnet18": ak.architectures.PreActResNet18,
+    "resnet20": ak.architectures.ResNet20,
+    "small_cnn": ak.architectures.SmallCNN,
+    "wrn_34_10": ak.architectures.WideResNet,
+}
+# Settings of the sampler and of the loss: what `from_preset` can override.
+ATENT = (
+    "num_steps",
+    "step_size",
+    "noise_scale",
+    "gamma",
+    "projection",
+    "drift",
+    "random_start",
+    "alpha",
+    "loss_iterates",
+    "chain_training",
+)
+# Flags that may differ when a run goes on.
+ELSEWHERE = ("output_dir", "data_dir", "verbose", "tensorboard")
+
+
+class NumberParser(flags.ArgumentParser):
+    """Reads a float, also written as a fraction such as 8/255."""
+
+    def parse(self, argument):
+        try:
+            value = float(fractions.Fraction(str(argument).replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError("must be a number or a fraction like 8/255")
+        return value
+
+    def flag_type(self):
+        return "number or fraction"
+
+
+def define_number(name, default, help):
+    flags.DEFINE(
+        NumberParser(),
+        name,
+        default,
+        help,
+        serializer=flags.ArgumentSerializer(),
+    )
+
+
+def define(dataset, model, presets, attack_steps):
+    """Defines all flags of a data set's training script."""
+    flags.DEFINE_enum("model", model, sorted(NETWORKS), "The network.")
+    flags.DEFINE_enum(
+        "method",
+        "atent",
+        ["atent", "plain"],
+        "atent trains robustly, plain on clean images, for comparison.",
+    )
+    flags.DEFINE_enum(
+        "preset",
+        presets[0],
+        presets,
+        "The authors' settings, which the next flags override.",
+    )
+    define_number(
+        "epsilon", None, "Radius of the ball, in pixels of [0, 1]: 8/255."
+    )
+    flags.DEFINE_integer(
+        "num_steps", None, "Steps of the chain.", lower_bound=1
+    )
+    define_number("step_size", None, "Length of a step of the chain.")
+    define_number("noise_scale", None, "Square root of the temperature.")
+    define_number("gamma", None, "Pull towards the clean image.")
+    flags.DEFINE_enum(
+        "projection",
+        None,
+        ["every_step", "last_step", "none"],
+        "When the chain is brought back into the ball.",
+    )
+    flags.DEFINE_enum(
+        "drift", None, ["steepest", "gradient"], "Rule of the chain's step."
+    )
+    flags.DEFINE_bool(
+        "random_start", None, "Whether the chain starts at a random point."
+    )
+    define_number("alpha", None, "Weight of the newest point in the average.")
+    flags.DEFINE_integer(
+        "loss_iterates",
+        None,
+        "Train on the last so many points of the chain (default: all).",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        "chain_training",
+        None,
+        "Whether the network is in training mode at the points before those.",
+    )
+
+    flags.DEFINE_integer("epochs", 30, "Epochs.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
+    flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "The optimizer.")
+    define_number("learning_rate", 0.01, "The (highest) learning rate.")
+    define_number("momentum", None, "Momentum of sgd (default: 0.9).")
+    define_number(
+        "weight_decay",
+        0.0,
+        "Coupled weight decay, PyTorch's rule: the penalty weight_decay / 2 * "
+        "sum(w**2) over all weights.",
+    )
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        ["constant", "piecewise", "cosine", "one_cycle"],
+        "Of the learning rate. piecewise: times 0.1 after each of "
+        "--boundaries; cosine: down to 0; one_cycle: up to the learning rate "
+        "over the first 30 % of the steps, then down to 0 on a cosine.",
+    )
+    flags.DEFINE_list(
+        "boundaries", [], "Epochs after which a piecewise schedule drops."
+    )
+    define_number(
+        "ema",
+        None,
+        "Momentum of an average of the weights, which is then what is "
+        "validated and saved: 0.999 (default: no average).",
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Precision of the network's arithmetic; results are in float32.",
+    )
+    flags.DEFINE_bool("xla", False, "Whether to compile the step with XLA.")
+    flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+
+    for split, count in (("train", None), ("validation", 1000), ("test", None)):
+        flags.DEFINE_integer(
+            f"{split}_limit",
+            count,
+            f"Use the first so many {split} images only"
+            + ("." if count else " (default: all)."),
+            lower_bound=1,
+        )
+    flags.DEFINE_integer(
+        "validation_attack_steps",
+        10,
+        "Steps of the PGD attack after each epoch, of length 2.5 epsilon / "
+        "steps.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "attack_steps",
+        attack_steps,
+        "Steps of the final PGD attack.",
+        lower_bound=1,
+    )
+    define_number(
+        "attack_step_size",
+        None,
+        "Length of its steps (default: 0.01 on MNIST and 2/255 on CIFAR-10 in "
+        "l_inf, else 2.5 epsilon / steps).",
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of TensorFlow Datasets' data sets."
+    )
+    flags.DEFINE_string(
+        "output_dir", f"{dataset}_run", "Folder of the run's files."
+    )
+    flags.DEFINE_bool("tensorboard", True, "Whether to write for TensorBoard.")
+    flags.DEFINE_enum(
+        "verbose", "1", ["0", "1", "2"], "0: silent, 1: bar, 2: line an epoch."
+    )
+
+
+def config(dataset):
+    """The flags that decide the outcome of a run."""
+    names = [
+        flag.name
+        for module in FLAGS.flags_by_module_dict()
+        if module.endswith("settings") or module.endswith("settings.py")
+        for flag in FLAGS.flags_by_module_dict()[module]
+        if flag.name not in ELSEWHERE
+    ]
+    return {"dataset": dataset} | {name: FLAGS[name].value for name in names}
+
+
+def check():
+    """Raises a `ValueError` for flags that contradict each other."""
+
+    def require(rule, holds, *names):
+        if not holds:
+            values = ", ".join(f"--{n}={FLAGS[n].value}" for n in names)
+            raise ValueError(f"{rule}. Received: {values}")
+
+    given = [name for name in ATENT if FLAGS[name].value is not None]
+    require(
+        "--method=plain has no chain to set up",
+        FLAGS.method == "atent" or not given,
+        "method",
+        *given,
+    )
+    if FLAGS.preset.endswith("linf"):
+        require(
+            "An l_inf radius is in pixels of [0, 1], so below 1; 8 of 255 "
+            "grey levels are --epsilon=8/255",
+            FLAGS.epsilon is None or 0 <= FLAGS.epsilon < 1,
+            "epsilon",
+        )
+    require(
+        "--boundaries belong to --schedule=piecewise, which needs them",
+        bool(FLAGS.boundaries) == (FLAGS.schedule == "piecewise"),
+        "schedule",
+        "boundaries",
+    )
+    try:
+        boundaries = [int(b) for b in FLAGS.boundaries]
+    except ValueError:
+        boundaries = [0]
+    require(
+        "--boundaries must be increasing epochs from 1 to one before the last",
+        boundaries == sorted(set(boundaries) & set(range(1, FLAGS.epochs)))
+        or not FLAGS.boundaries,
+        "boundaries",
+        "epochs",
+    )
+    require(
+        "--momentum belongs to --optimizer=sgd",
+        FLAGS.momentum is None or FLAGS.optimizer == "sgd",
+        "optimizer",
+        "momentum",
+    )
+    require(
+        "--momentum must be at least 0 and below 1",
+        FLAGS.momentum is None or 0 <= FLAGS.momentum < 1,
+        "momentum",
+    )
+    require(
+        "--ema must lie between 0 and 1",
+        FLAGS.ema is None or 0 < FLAGS.ema < 1,
+        "ema",
+    )
+    require(
+        "--learning_rate must be positive",
+        FLAGS.learning_rate > 0,
+        "learning_rate",
+    )
+    require(
+        "--weight_decay must not be negative",
+        FLAGS.weight_decay >= 0,
+        "weight_decay",
+    )
+
+
+def loss():
+    """The loss of `--method`, and the threat model of the attacks."""
+    overrides = {
+        name: FLAGS[name].value
+        for name in ("epsilon", *ATENT)
+        if FLAGS[name].value is not None
+    }
+    regularized = ak.ATENTRegularizedLoss.from_preset(FLAGS.preset, **overrides)
+    threat_model = regularized.sampler.threat_model
+    if FLAGS.method == "plain":
+        return regularized.loss, threat_model
+    return regularized, threat_model
+
+
+def attack(dataset, threat_model):
+    """The attack of the final table, and its name."""
+    step_size = FLAGS.attack_step_size
+    if step_size is None and isinstance(threat_model, ak.threat_models.Linf):
+        step_size = {"mnist": 0.01, "cifar10": 2 / 255}[dataset]
+    pgd = ak.attacks.PGD(threat_model, step_size, FLAGS.attack_steps)
+    return f"PGD-{FLAGS.attack_steps}", pgd
+
+
+def optimizer(steps_per_epoch):
+    """The optimizer with its schedule, for epochs of so many steps."""
+    steps = FLAGS.epochs * steps_per_epoch
+    peak = FLAGS.learning_rate
+    schedules = keras.optimizers.schedules
+    if FLAGS.schedule == "piecewise":
+        drops = [int(epoch) * steps_per_epoch for epoch in FLAGS.boundaries]
+        rates = [peak * 0.1**i for i in range(len(drops) + 1)]
+        rate = schedules.PiecewiseConstantDecay(drops, rates)
+    elif FLAGS.schedule == "cosine":
+        rate = schedules.CosineDecay(peak, steps)
+    elif FLAGS.schedule == "one_cycle":
+        rise = max(1, round(0.3 * steps))
+        rate = schedules.CosineDecay(
+            peak / 25,
+            max(1, steps - rise),
+            warmup_target=peak,
+            warmup_steps=rise,
+        )
+    else:
+        rate = peak
+    average = {}
+    if FLAGS.ema is not None:
+        average = {"use_ema": True, "ema_momentum": FLAGS.ema}
+    if FLAGS.optimizer == "adam":
+        return keras.optimizers.Adam(rate, **average)
+    momentum = 0.9 if FLAGS.momentum is None else FLAGS.momentum
+    return keras.optimizers.SGD(rate, momentum, **average)
+
+
+def model(steps_per_epoch):
+    """The network, compiled as the flags say."""
+    keras.utils.set_random_seed(FLAGS.seed)
+    keras.config.set_dtype_policy(FLAGS.precision)
+    network = NETWORKS[FLAGS.model]()
+    if FLAGS.method == "atent":
+        network = ak.ATENTModel(network.inputs, network.outputs)
+    if FLAGS.weight_decay:
+        # PyTorch's decay is this penalty; that of Keras's optimizers is not.
+        penalty = keras.regularizers.L2(FLAGS.weight_decay / 2)
+        for variable in network.trainable_variables:
+            variable.regularizer = penalty
+    network.compile(
+        optimizer(steps_per_epoch),
+        loss=loss()[0],
+        metrics=["accuracy"],
+        jit_compile=FLAGS.xla,
+    )
+    return network

@@ -1,0 +1,177 @@
+"""A training run from flags to results, the same for all data sets."""
+
+import sys
+import time
+
+import keras
+import pictures
+import run_folder
+import settings
+from absl import app
+from absl import flags
+from absl import logging
+
+import atent_keras as ak
+
+FLAGS = flags.FLAGS
+
+
+def run(dataset, argv):
+    """Trains, evaluates and exports; picks up where a killed run stopped.
+
+    Args:
+        dataset: `"mnist"` or `"cifar10"`, a function of
+            `atent_keras.datasets`.
+        argv: What is left of the command line after its flags.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        _run(dataset)
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
+        if FLAGS.verbose == "2":
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _run(dataset):
+    # Whatever is wrong with the flags shows before any data are loaded.
+    settings.check()
+    loss, threat_model = settings.loss()
+    name, attack = settings.attack(dataset, threat_model)
+    folder = run_folder.RunFolder(FLAGS.output_dir, settings.config(dataset))
+    if (folder / "results.json").exists():
+        print(f"This run is complete, in {folder.path}:")
+        print((folder / "report.txt").read_text(encoding="utf-8"))
+        return
+
+    train = data(dataset, "train")
+    validation = data(dataset, "validation")
+    model = settings.model(len(train))
+    resume = run_folder.Resume(folder / "checkpoints", model)
+    done = resume.restore()
+    folder.keep_rows(done)
+    print(
+        f"{FLAGS.model} on {dataset}, {FLAGS.epochs} epochs of {len(train)} "
+        f"steps, batch {FLAGS.batch_size}, {FLAGS.optimizer} "
+        f"{FLAGS.learning_rate:g} {FLAGS.schedule}, {FLAGS.precision}, seed "
+        f"{FLAGS.seed}\n{loss!r}\ninto {folder.path.resolve()}"
+    )
+    if done:
+        print(f"Going on after epoch {done}.")
+    sys.stdout.flush()
+    if done < FLAGS.epochs:
+        model.fit(
+            data(dataset, "train", first_epoch=done),
+            validation_data=validation,
+            epochs=FLAGS.epochs,
+            initial_epoch=done,
+            callbacks=callbacks(folder, validation, threat_model, resume),
+            shuffle=False,  # the data set does
+            verbose=int(FLAGS.verbose),
+        )
+        resume.save(FLAGS.epochs)
+    finish(dataset, folder, name, attack)
+
+
+def data(dataset, split, first_epoch=0):
+    """One split of the data set, as the flags limit it."""
+    training = {}
+    if split == "train":
+        training = {"seed": FLAGS.seed, "first_epoch": first_epoch}
+    return getattr(ak.datasets, dataset)(
+        split,
+        FLAGS.batch_size if split == "train" else 500,
+        limit=FLAGS[f"{split}_limit"].value,
+        data_dir=FLAGS.data_dir,
+        **training,
+    )
+
+
+def callbacks(folder, validation, threat_model, resume):
+    """What happens after each epoch, in this order."""
+    attack = ak.attacks.PGD(
+        threat_model, num_steps=FLAGS.validation_attack_steps
+    )
+    best = [float(row["val_robust_accuracy"]) for row in folder.rows()]
+    chain = [
+        Clock(),
+        ak.callbacks.RobustAccuracy(validation, attack, FLAGS.seed),
+        keras.callbacks.ModelCheckpoint(
+            folder / "best.keras",
+            monitor="val_robust_accuracy",
+            mode="max",
+            save_best_only=True,
+            initial_value_threshold=max(best, default=None),
+        ),
+        keras.callbacks.ModelCheckpoint(folder / "last.keras"),
+        keras.callbacks.CSVLogger(folder / "metrics.csv", append=True),
+    ]
+    if FLAGS.ema is not None:
+        # First, so that all others see the averaged weights.
+        chain.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if FLAGS.tensorboard:
+        chain.append(
+            keras.callbacks.TensorBoard(
+                folder / "tensorboard", write_graph=False
+            )
+        )
+    return [*chain, resume]
+
+
+class Clock(keras.callbacks.Callback):
+    """Adds the seconds that each epoch's training took to the logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.time() - self.start
+
+
+def finish(dataset, folder, name, attack):
+    """Evaluates and exports the best network, in float32."""
+    best = keras.models.load_model(folder / "best.keras", compile=False)
+    # Coarse arithmetic is for training; an attack deserves exact gradients.
+    keras.config.set_dtype_policy("float32")
+    network = settings.NETWORKS[FLAGS.model]()
+    network.set_weights(best.get_weights())
+    test = data(dataset, "test")
+    start = time.time()
+    report = ak.evaluate_robustness(network, test, {name: attack}, FLAGS.seed)
+    seconds = sum(float(row["seconds"]) for row in folder.rows())
+    text = (
+        f"{report}\n(best epoch by validation; test set, attack seed "
+        f"{FLAGS.seed}; trained for {seconds:.0f} s, attacked for "
+        f"{time.time() - start:.0f} s)"
+    )
+    print(text, flush=True)
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    x, y = next(iter(test.unbatch().batch(8)))
+    pictures.draw_images(
+        {FLAGS.method: network},
+        attack,
+        x,
+        y.numpy(),
+        folder / "images.png",
+        f"{name}, $\\epsilon$ = {attack.threat_model.epsilon:.3g}",
+        pictures.CIFAR10 if dataset == "cifar10" else None,
+        FLAGS.seed,
+    )
+    network.export(str(folder / "saved_model"), verbose=False)
+    # Last: it marks the run as complete.
+    run_folder.write_json(
+        folder / "results.json",
+        {
+            "clean_accuracy": report.clean_accuracy,
+            "robust_accuracy": report.robust_accuracy,
+            "num_examples": report.num_examples,
+            "attacks": {name: repr(attack)},
+            "seed": FLAGS.seed,
+            "training_seconds": seconds,
+        },
+    )
+    print("\nIn " + str(folder.path.resolve()) + ":")
+    for path in sorted(folder.path.iterdir()):
+        print(f"  {path.name}")
