@@ -31,12 +31,17 @@ setup(
         "tensorflow-datasets>=4.9.7",
     ],
     extras_require={
-        "examples": ["matplotlib>=3.8", "scikit-learn>=1.4"],
+        "examples": [
+            "matplotlib>=3.8",
+            "scikit-learn>=1.4",
+            "tensorboard>=2.18",
+        ],
         "test": [
             "matplotlib>=3.8",
             "pytest>=8",
             "ruff==0.17.6",
             "scikit-learn>=1.4",
+            "tensorboard>=2.18",
         ],
     },
     classifiers=[

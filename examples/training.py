@@ -96,8 +96,8 @@ def callbacks(folder, validation, threat_model, resume):
     )
     best = [float(row["val_robust_accuracy"]) for row in folder.rows()]
     chain = [
-        Clock(),
         ak.callbacks.RobustAccuracy(validation, attack, FLAGS.seed),
+        Clock(),
         keras.callbacks.ModelCheckpoint(
             folder / "best.keras",
             monitor="val_robust_accuracy",
@@ -121,7 +121,7 @@ def callbacks(folder, validation, threat_model, resume):
 
 
 class Clock(keras.callbacks.Callback):
-    """Adds the seconds that each epoch's training took to the logs."""
+    """Adds the seconds that each epoch took, validation included."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.time()
