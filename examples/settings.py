@@ -30,6 +30,8 @@ ATENT = (
     "loss_iterates",
     "chain_training",
 )
+# Of the literature's attacks in l_inf.
+ATTACK_STEP_SIZES = {"mnist": 0.01, "cifar10": 2 / 255}
 # Flags that may differ when a run goes on.
 ELSEWHERE = ("output_dir", "data_dir", "verbose", "tensorboard")
 
@@ -197,6 +199,15 @@ def config(dataset):
     return {"dataset": dataset} | {name: FLAGS[name].value for name in names}
 
 
+def check_radius(epsilon):
+    """Raises a `ValueError` for an l_inf radius in grey levels of 0..255."""
+    if not 0 <= epsilon < 1:
+        raise ValueError(
+            "An l_inf radius is in pixels of [0, 1], so below 1; 8 of 255 "
+            f"grey levels are --epsilon=8/255. Received: --epsilon={epsilon:g}"
+        )
+
+
 def check():
     """Raises a `ValueError` for flags that contradict each other."""
 
@@ -212,13 +223,8 @@ def check():
         "method",
         *given,
     )
-    if FLAGS.preset.endswith("linf"):
-        require(
-            "An l_inf radius is in pixels of [0, 1], so below 1; 8 of 255 "
-            "grey levels are --epsilon=8/255",
-            FLAGS.epsilon is None or 0 <= FLAGS.epsilon < 1,
-            "epsilon",
-        )
+    if FLAGS.preset.endswith("linf") and FLAGS.epsilon is not None:
+        check_radius(FLAGS.epsilon)
     require(
         "--boundaries belong to --schedule=piecewise, which needs them",
         bool(FLAGS.boundaries) == (FLAGS.schedule == "piecewise"),
@@ -282,7 +288,7 @@ def attack(dataset, threat_model):
     """The attack of the final table, and its name."""
     step_size = FLAGS.attack_step_size
     if step_size is None and isinstance(threat_model, ak.threat_models.Linf):
-        step_size = {"mnist": 0.01, "cifar10": 2 / 255}[dataset]
+        step_size = ATTACK_STEP_SIZES[dataset]
     pgd = ak.attacks.PGD(threat_model, step_size, FLAGS.attack_steps)
     return f"PGD-{FLAGS.attack_steps}", pgd
 
@@ -336,3 +342,14 @@ def model(steps_per_epoch):
         jit_compile=FLAGS.xla,
     )
     return network
+
+
+def as_json(report):
+    """A `RobustnessReport` as a dictionary for JSON."""
+    return {
+        "num_examples": report.num_examples,
+        "clean_accuracy": report.clean_accuracy,
+        "robust_accuracy": report.robust_accuracy,
+        "worst_case_accuracy": report.worst_case_accuracy,
+        "attacks": {name: repr(one) for name, one in report.attacks.items()},
+    }

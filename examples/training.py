@@ -164,10 +164,7 @@ def finish(dataset, folder, name, attack):
     run_folder.write_json(
         folder / "results.json",
         {
-            "clean_accuracy": report.clean_accuracy,
-            "robust_accuracy": report.robust_accuracy,
-            "num_examples": report.num_examples,
-            "attacks": {name: repr(attack)},
+            **settings.as_json(report),
             "seed": FLAGS.seed,
             "training_seconds": seconds,
         },
