@@ -12,12 +12,12 @@ import sys
 import time
 
 import keras
-import run_folder
-import settings
 from absl import app
 from absl import flags
 
 import atent_keras as ak
+import run_folder
+import settings
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The .keras file.", required=True)

@@ -6,9 +6,10 @@ Flag files with the authors' settings are in examples/flags, too. A run that
 was stopped goes on when it is started again with the same flags.
 """
 
+from absl import app
+
 import settings
 import training
-from absl import app
 
 settings.define(
     "mnist",

@@ -12,16 +12,14 @@ import pathlib
 import time
 
 import keras
-import matplotlib
 import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
 
 import atent_keras as ak
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+import pictures
+from pictures import pyplot
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 40, "Epochs of each training.", lower_bound=1)
@@ -50,31 +48,6 @@ def train(data, loss=None):
     )
     network.fit(x, y, batch_size=64, epochs=FLAGS.epochs)
     return network
-
-
-def draw_images(networks, attack, x, y, path):
-    """Clean images, and each network's adversarial ones, with its answers."""
-    figure, axes = pyplot.subplots(4, len(x), figsize=(1.3 * len(x), 6.4))
-    rows = []
-    for name, network in networks.items():
-        x_adv = attack(network, x, y, seed=FLAGS.seed)
-        rows += [(f"{name}\nclean", network, x)]
-        rows += [(f"{name}\nattacked", network, np.asarray(x_adv))]
-    for row, (title, network, images) in zip(axes, rows):
-        answers = np.argmax(network.predict(images, verbose=0), axis=-1)
-        row[0].set_ylabel(title)
-        for axis, image, answer, label in zip(row, images, answers, y):
-            axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
-            mark = "right" if answer == label else "wrong"
-            axis.set_title(
-                f"{answer}: {mark}",
-                color="black" if answer == label else "#D55E00",
-                fontsize=10,
-            )
-            axis.set(xticks=[], yticks=[])
-    figure.suptitle(f"PGD-40, $\\epsilon$ = {attack.threat_model.epsilon}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def draw_curve(networks, data, path):
@@ -136,8 +109,15 @@ def main(argv):
         )
         print(f"{name:<8} {clean:6.1f}  {robust_accuracy:6.1f}")
 
-    draw_images(
-        networks, attack, test[0][:8], test[1][:8], folder / "images.png"
+    x, y = (part[:8] for part in test)
+    pictures.draw_images(
+        networks,
+        attack,
+        x,
+        y,
+        folder / "images.png",
+        f"PGD-40, $\\epsilon$ = {FLAGS.epsilon}",
+        seed=FLAGS.seed,
     )
     draw_curve(networks, test, folder / "robustness_curve.png")
     for name, network in networks.items():

@@ -4,14 +4,14 @@ import sys
 import time
 
 import keras
-import pictures
-import run_folder
-import settings
 from absl import app
 from absl import flags
 from absl import logging
 
 import atent_keras as ak
+import pictures
+import run_folder
+import settings
 
 FLAGS = flags.FLAGS
 

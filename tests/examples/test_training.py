@@ -1,0 +1,217 @@
+"""The command line, as its users run it: in processes, which may be killed."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+SCRIPT = pathlib.Path(__file__).with_name("digits_run.py")
+FLAGS = (
+    "--num_steps=2",
+    "--step_size=0.15",
+    "--epochs=3",
+    "--train_limit=320",
+    "--validation_limit=64",
+    "--test_limit=64",
+    "--batch_size=32",
+    "--optimizer=adam",
+    "--learning_rate=0.002",
+    "--schedule=one_cycle",
+    "--ema=0.8",
+    "--weight_decay=1e-4",
+    "--validation_attack_steps=2",
+)
+
+
+def start(script, *arguments, **kwargs):
+    environment = dict(os.environ)
+    root = EXAMPLES.parent
+    environment["PYTHONPATH"] = f"{root}{os.pathsep}{EXAMPLES}"
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+
+
+def run(script, *arguments):
+    process = start(script, *arguments)
+    output = process.communicate(timeout=300)[0]
+    return process.returncode, output
+
+
+def read(folder):
+    with open(folder / "metrics.csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        row.pop("seconds")
+    results = json.loads((folder / "results.json").read_text())
+    results.pop("training_seconds")
+    return rows, results
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code == 0, output
+    return folder, output
+
+
+def test_writes_everything(whole):
+    folder, output = whole
+    assert {path.name for path in folder.iterdir()} == {
+        "best.keras",
+        "checkpoints",
+        "config.json",
+        "images.png",
+        "last.keras",
+        "metrics.csv",
+        "report.txt",
+        "results.json",
+        "saved_model",
+        "tensorboard",
+    }
+    rows, results = read(folder)
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2]
+    assert results["num_examples"] == 64
+    assert f"{100 * results['clean_accuracy']:.2f} %" in output
+    # It learned, on real data.
+    assert results["clean_accuracy"] > 0.3
+    served = tf.saved_model.load(str(folder / "saved_model"))
+    assert served.serve(np.zeros((5, 28, 28, 1), "float32")).shape == (5, 10)
+
+
+def test_best_is_the_best_epoch_with_averaged_weights(whole):
+    folder, _ = whole
+    robust = [float(row["val_robust_accuracy"]) for row in read(folder)[0]]
+    best = keras.models.load_model(folder / "best.keras", compile=False)
+    last = keras.models.load_model(folder / "last.keras", compile=False)
+    same = all(map(np.array_equal, best.get_weights(), last.get_weights()))
+    assert same == (robust[-1] > max(robust[:-1]))
+
+
+def test_goes_on_after_being_killed_and_ends_with_the_same_files(
+    whole, tmp_path
+):
+    folder = tmp_path / "killed"
+    arguments = (*FLAGS, f"--output_dir={folder}", "--verbose=2")
+    process = start(SCRIPT, *arguments)
+    deadline = time.time() + 240
+    # The first checkpoint is written when the second epoch begins.
+    while not (folder / "checkpoints" / "checkpoint").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "results.json").exists()
+    code, output = run(SCRIPT, *arguments)
+    assert code == 0, output
+    assert "Going on after epoch 1." in output
+    assert read(folder) == read(whole[0])
+    for name in ("best.keras", "last.keras"):
+        weights = (
+            keras.models.load_model(path / name, compile=False).get_weights()
+            for path in (folder, whole[0])
+        )
+        for one, other in zip(*weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_complete_run_shows_its_report_again(whole):
+    folder, _ = whole
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code == 0
+    assert "This run is complete" in output
+    assert (folder / "report.txt").read_text().strip() in output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--flagfile=missing.flags"], "missing.flags"),
+        (["--num_step=3"], "Unknown command line flag 'num_step'"),
+        (["--epsilon=8"], "8 of 255 grey levels are --epsilon=8/255"),
+        (["--epsilon=8/0"], "must be a number or a fraction like 8/255"),
+        (["extra"], "Unknown arguments: extra"),
+    ],
+)
+def test_refuses_flags_before_any_data_are_loaded(arguments, message, tmp_path):
+    folder = tmp_path / "run"
+    # The data folder is empty: loading anything would fail otherwise.
+    code, output = run(
+        EXAMPLES / "mnist.py",
+        *arguments,
+        f"--output_dir={folder}",
+        f"--data_dir={tmp_path}",
+    )
+    assert code != 0
+    assert message in output
+    assert "Traceback" not in output
+    assert not folder.exists()
+
+
+def test_refuses_the_folder_of_another_run(whole):
+    folder, _ = whole
+    changed = [flag for flag in FLAGS if not flag.startswith("--epochs")]
+    code, output = run(SCRIPT, *changed, "--epochs=4", f"--output_dir={folder}")
+    assert code != 0
+    assert "--epochs=3 there, 4 now" in output
+
+
+def test_every_flag_file_is_accepted():
+    for path in sorted((EXAMPLES / "flags").glob("*.flags")):
+        script = "mnist.py" if path.name.startswith("mnist") else "cifar10.py"
+        check = (
+            f"import {script[:-3]}, settings, sys; from absl import flags; "
+            "flags.FLAGS(sys.argv); settings.check(); settings.loss()"
+        )
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"
+        subprocess.run(
+            [sys.executable, "-c", check, f"--flagfile={path}"],
+            env=environment,
+            check=True,
+        )
+
+
+def test_evaluates_what_was_trained(whole, tmp_path):
+    folder, _ = whole
+    code, output = run(
+        EXAMPLES / "evaluate.py",
+        f"--model={folder / 'best.keras'}",
+        "--dataset=digits",
+    )
+    # MNIST's network does not take the digits' images.
+    assert code != 0
+    assert "a network for images of shape (28, 28, 1)" in output
+    network = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    network.save(tmp_path / "digits.keras")
+    code, output = run(
+        EXAMPLES / "evaluate.py",
+        f"--model={tmp_path / 'digits.keras'}",
+        "--dataset=digits",
+        "--attacks=PGD-5,FGSM",
+        "--test_limit=100",
+    )
+    assert code == 0, output
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert report["num_examples"] == 100
+    assert set(report["robust_accuracy"]) == {"PGD-5", "FGSM"}
+    assert "accuracy on 100 examples" in output
