@@ -132,7 +132,13 @@ class Resume(keras.callbacks.Callback):
             try:
                 self.manager.checkpoint.restore(path).assert_consumed()
                 return int(self.epoch)
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            except (
+                tf.errors.OpError,
+                AssertionError,
+                IndexError,
+                RuntimeError,
+                ValueError,
+            ) as error:
                 reason = str(error).splitlines()[0]
                 logging.warning(
                     "%s cannot be read and is left out: %s", path, reason

@@ -115,7 +115,7 @@ def test_resnet20_shortcut_takes_every_second_pixel_and_pads_channels():
     model = ResNet20((8, 8, 3), width=4)
     before = model.get_layer("stage1_block3_relu").output
     add = model.get_layer("stage2_block1_add")
-    shortcut = keras.Model(model.inputs, [before, add.input[1]])
+    shortcut = keras.Model(model.inputs[0], [before, add.input[1]])
     x, shortcut = shortcut(images(2, 8, 8, 3))
     np.testing.assert_array_equal(shortcut[..., :4], x[:, ::2, ::2])
     np.testing.assert_array_equal(shortcut[..., 4:], np.zeros((2, 4, 4, 4)))
