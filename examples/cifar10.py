@@ -8,6 +8,7 @@ was stopped goes on when it is started again with the same flags.
 """
 
 from absl import app
+from absl import flags
 
 import settings
 import training
@@ -18,6 +19,8 @@ settings.define(
     presets=["cifar10_linf", "cifar10_l2"],
     attack_steps=20,
 )
+# So that --help shows them.
+flags.adopt_module_key_flags(settings)
 
 if __name__ == "__main__":
     app.run(lambda argv: training.run("cifar10", argv))

@@ -8,7 +8,6 @@ trained by this package or not.
 
 import pathlib
 import re
-import sys
 import time
 
 import keras
@@ -49,6 +48,8 @@ flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets.")
 flags.DEFINE_string(
     "output", None, "JSON file to write (default: evaluation.json beside it)."
 )
+# So that --help shows what `settings` defined.
+flags.adopt_module_key_flags(settings)
 
 RADII = {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}
 
@@ -129,14 +130,12 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     path = pathlib.Path(FLAGS.model)
-    try:
+    with settings.plain_errors():
         chosen = attacks()
         model = load(path)
         test = data(model)
         start = time.time()
         report = ak.evaluate_robustness(model, test, chosen, FLAGS.seed)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
     print(f"{path} on {FLAGS.dataset}, attack seed {FLAGS.seed}")
     print(report)
     print(f"{time.time() - start:.0f} s")

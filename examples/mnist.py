@@ -7,6 +7,7 @@ was stopped goes on when it is started again with the same flags.
 """
 
 from absl import app
+from absl import flags
 
 import settings
 import training
@@ -17,6 +18,8 @@ settings.define(
     presets=["mnist_linf", "mnist_l2"],
     attack_steps=40,
 )
+# So that --help shows them.
+flags.adopt_module_key_flags(settings)
 
 if __name__ == "__main__":
     app.run(lambda argv: training.run("mnist", argv))

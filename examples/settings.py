@@ -1,7 +1,10 @@
 """The flags of a training run, and what they build."""
 
+import contextlib
 import fractions
+import itertools
 import math
+import sys
 
 import keras
 from absl import flags
@@ -191,9 +194,7 @@ def config(dataset):
     """The flags that decide the outcome of a run."""
     names = [
         flag.name
-        for module in FLAGS.flags_by_module_dict()
-        if module.endswith("settings") or module.endswith("settings.py")
-        for flag in FLAGS.flags_by_module_dict()[module]
+        for flag in FLAGS.get_flags_for_module(__name__)
         if flag.name not in ELSEWHERE
     ]
     return {"dataset": dataset} | {name: FLAGS[name].value for name in names}
@@ -231,16 +232,14 @@ def check():
         "schedule",
         "boundaries",
     )
-    try:
-        boundaries = [int(b) for b in FLAGS.boundaries]
-    except ValueError:
-        boundaries = [0]
     require(
-        "--boundaries must be increasing epochs from 1 to one before the last",
-        boundaries == sorted(set(boundaries) & set(range(1, FLAGS.epochs)))
-        or not FLAGS.boundaries,
+        "--boundaries must be increasing epochs, from 1",
+        all(epoch.isdecimal() for epoch in FLAGS.boundaries)
+        and all(
+            int(before) < int(after)
+            for before, after in itertools.pairwise(["0", *FLAGS.boundaries])
+        ),
         "boundaries",
-        "epochs",
     )
     require(
         "--momentum belongs to --optimizer=sgd",
@@ -353,3 +352,12 @@ def as_json(report):
         "worst_case_accuracy": report.worst_case_accuracy,
         "attacks": {name: repr(one) for name, one in report.attacks.items()},
     }
+
+
+@contextlib.contextmanager
+def plain_errors():
+    """Ends the program with the message alone of an error in its input."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

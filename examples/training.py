@@ -27,30 +27,23 @@ def run(dataset, argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    try:
-        _run(dataset)
-    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
-        if FLAGS.verbose == "2":
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
-def _run(dataset):
     # Whatever is wrong with the flags shows before any data are loaded.
-    settings.check()
-    loss, threat_model = settings.loss()
-    name, attack = settings.attack(dataset, threat_model)
-    folder = run_folder.RunFolder(FLAGS.output_dir, settings.config(dataset))
+    with settings.plain_errors():
+        settings.check()
+        loss, threat_model = settings.loss()
+        name, attack = settings.attack(dataset, threat_model)
+        config = settings.config(dataset)
+        folder = run_folder.RunFolder(FLAGS.output_dir, config)
     if (folder / "results.json").exists():
         print(f"This run is complete, in {folder.path}:")
         print((folder / "report.txt").read_text(encoding="utf-8"))
         return
-
-    train = data(dataset, "train")
-    validation = data(dataset, "validation")
-    model = settings.model(len(train))
-    resume = run_folder.Resume(folder / "checkpoints", model)
-    done = resume.restore()
+    with settings.plain_errors():
+        train = data(dataset, "train")
+        validation = data(dataset, "validation")
+        model = settings.model(len(train))
+        resume = run_folder.Resume(folder / "checkpoints", model)
+        done = resume.restore()
     folder.keep_rows(done)
     print(
         f"{FLAGS.model} on {dataset}, {FLAGS.epochs} epochs of {len(train)} "

@@ -33,7 +33,7 @@ def defined():
         ({"schedule": "piecewise"}, "--boundaries belong to"),
         ({"boundaries": ["2"]}, "--boundaries belong to"),
         ({"schedule": "piecewise", "boundaries": ["b"]}, "increasing epochs"),
-        ({"schedule": "piecewise", "boundaries": ["30"]}, "before the last"),
+        ({"schedule": "piecewise", "boundaries": ["0"]}, "from 1.*=.'0'"),
         (
             {"schedule": "piecewise", "boundaries": ["4", "2"]},
             "increasing epochs",
