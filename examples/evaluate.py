@@ -13,6 +13,7 @@ import time
 import keras
 from absl import app
 from absl import flags
+from absl import logging
 
 import atent_keras as ak
 import run_folder
@@ -129,6 +130,7 @@ def data(model):
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
     path = pathlib.Path(FLAGS.model)
     with settings.plain_errors():
         chosen = attacks()

@@ -19,7 +19,7 @@ class RunFolder:
     - `best.keras`, `last.keras`: by validation robust accuracy, and the last.
 
     Args:
-        path: The folder; made if need be.
+        path: The folder; `create` makes it.
         config: Dictionary of the flags that decide the outcome.
 
     Raises:
@@ -29,10 +29,9 @@ class RunFolder:
     def __init__(self, path, config):
         self.path = pathlib.Path(path)
         # As JSON gives it back.
-        config = json.loads(json.dumps(config))
-        file = self.path / "config.json"
-        if file.exists():
-            theirs = read_json(file)["flags"]
+        self.config = config = json.loads(json.dumps(config))
+        if (self / "config.json").exists():
+            theirs = read_json(self / "config.json")["flags"]
             different = [
                 f"--{name}={theirs.get(name)} there, {config.get(name)} now"
                 for name in sorted({*theirs, *config})
@@ -44,8 +43,7 @@ class RunFolder:
                     f"this one another --output_dir. Received: {self.path} "
                     f"with {'; '.join(different)}"
                 )
-            return
-        if self.path.exists() and (
+        elif self.path.exists() and (
             not self.path.is_dir() or any(self.path.iterdir())
         ):
             raise ValueError(
@@ -53,11 +51,16 @@ class RunFolder:
                 f"interrupted run. Received: {self.path}, which has no "
                 "config.json"
             )
+
+    def create(self):
+        """Makes the folder and writes `config.json`, if that is missing."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if (self / "config.json").exists():
+            return
         write_json(
-            file,
+            self / "config.json",
             {
-                "flags": config,
+                "flags": self.config,
                 "versions": {
                     "python": platform.python_version(),
                     "tensorflow": tf.__version__,

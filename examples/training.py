@@ -42,6 +42,7 @@ def run(dataset, argv):
         train = data(dataset, "train")
         validation = data(dataset, "validation")
         model = settings.model(len(train))
+        folder.create()
         resume = run_folder.Resume(folder / "checkpoints", model)
         done = resume.restore()
     folder.keep_rows(done)
