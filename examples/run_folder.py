@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+DRAFT = "config.json.tmp"
+
 
 class RunFolder:
     """The files of a training run.
@@ -44,7 +46,9 @@ class RunFolder:
                     f"with {'; '.join(different)}"
                 )
         elif self.path.exists() and (
-            not self.path.is_dir() or any(self.path.iterdir())
+            not self.path.is_dir()
+            # A draft is what a run leaves that was killed here.
+            or {file.name for file in self.path.iterdir()} - {DRAFT}
         ):
             raise ValueError(
                 "--output_dir must be a new or empty folder, or that of an "
@@ -86,12 +90,15 @@ class RunFolder:
         rows = self.rows()
         if len(rows) <= count:
             return
-        (self / "metrics.csv").unlink()
-        if count:
-            with open(self / "metrics.csv", "w", newline="") as lines:
-                writer = csv.DictWriter(lines, rows[0])
-                writer.writeheader()
-                writer.writerows(rows[:count])
+        if not count:
+            (self / "metrics.csv").unlink()
+            return
+        draft = self / "metrics.csv.tmp"
+        with open(draft, "w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, rows[0])
+            writer.writeheader()
+            writer.writerows(rows[:count])
+        draft.replace(self / "metrics.csv")
 
 
 class Resume(keras.callbacks.Callback):
