@@ -10,6 +10,7 @@ from atent_keras.evaluation import RobustnessReport
 from atent_keras.evaluation import evaluate_robustness
 from atent_keras.losses import ATENTRegularizedLoss
 from atent_keras.model import ATENTModel
+from atent_keras.serving import export_classifier
 from atent_keras.version import __version__
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "callbacks",
     "datasets",
     "evaluate_robustness",
+    "export_classifier",
     "presets",
     "threat_models",
 ]

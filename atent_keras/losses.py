@@ -10,6 +10,7 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import presets
+from atent_keras import version
 from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.threat_models import is_finite
@@ -330,14 +331,23 @@ class ATENTRegularizedLoss(keras.losses.Loss):
             "loss_iterates": self.loss_iterates,
             "chain_training": self.chain_training,
             "dtype": self.dtype,
+            "version": version.__version__,
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
+        written_by = config.pop("version", "0.1.0")
         for name in ("loss", "sampler"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(
+                "The settings must be known to this version of atent_keras, "
+                f"{version.__version__}. Received: those of version "
+                f"{written_by}: {error}"
+            ) from error
 
     def __repr__(self):
         return (

@@ -1,0 +1,206 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+from conftest import cross_entropy
+from conftest import small_loss
+from conftest import small_model
+from conftest import small_network
+
+
+@keras.saving.register_keras_serializable("tests.serving")
+class Subclassed(ak.ATENTModel):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(10)
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+
+def trained(kind, digits):
+    """A briefly trained model, and its network's dtype policy."""
+    x, y = digits[0][:320], digits[1][:320]
+    if kind == "subclassed":
+        model = Subclassed()
+        model.compile("adam", loss=small_loss(), metrics=["accuracy"])
+    elif kind == "mixed_bfloat16":
+        model = small_model(network=small_network(dtype="mixed_bfloat16"))
+    elif kind == "ema":
+        model = small_model(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+    else:
+        model = small_model()
+    model.fit(x, y, epochs=2, verbose=0)
+    return model
+
+
+KINDS = ("functional", "subclassed", "mixed_bfloat16", "ema")
+
+
+def png(images):
+    levels = tf.cast(tf.round(images * 255), tf.uint8)
+    return tf.map_fn(
+        tf.io.encode_png,
+        levels,
+        fn_output_signature=tf.TensorSpec((), tf.string),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_answers_as_the_model_does(kind, digits, tmp_path):
+    model = trained(kind, digits)
+    # The digits have 17 grey levels; these are whole numbers of 255.
+    images = np.round(digits[0][:1000] * 255) / np.float32(255)
+    logits = model.predict(images, verbose=0)
+    expected = tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()
+    tolerance = 1e-2 if kind == "mixed_bfloat16" else 1e-5
+    model.export(str(tmp_path / "plain"), verbose=False)
+    plain = tf.saved_model.load(str(tmp_path / "plain"))
+    np.testing.assert_allclose(
+        tf.cast(plain.serve(images), tf.float32), logits, atol=10 * tolerance
+    )
+    ak.export_classifier(model, tmp_path / "served")
+    signatures = tf.saved_model.load(str(tmp_path / "served")).signatures
+    requests = {
+        "serving_default": images,
+        "uint8": np.round(images * 255).astype("uint8"),
+        "encoded": png(images),
+    }
+    for name, request in requests.items():
+        answer = signatures[name](images=tf.constant(request))
+        np.testing.assert_allclose(
+            answer["probabilities"], expected, atol=tolerance
+        )
+        assert np.mean(answer["class_index"] == expected.argmax(-1)) > (
+            0.99 if kind == "mixed_bfloat16" else 0.9999
+        )
+        assert answer["label"][0] == str(int(answer["class_index"][0])).encode()
+
+
+def test_colour_files_of_any_size_are_resized(digits, tmp_path):
+    model = trained("functional", digits)
+    ak.export_classifier(model, tmp_path / "m")
+    serve = tf.saved_model.load(str(tmp_path / "m")).signatures["encoded"]
+    image = tf.image.resize(digits[0][7], (32, 24), method="nearest")
+    colour = tf.cast(tf.repeat(image, 3, axis=-1) * 255, tf.uint8)
+    files = tf.stack(
+        [
+            tf.io.encode_png(colour),
+            tf.io.encode_jpeg(colour, quality=100),
+            tf.io.encode_png(colour[..., :1]),
+        ]
+    )
+    answer = serve(images=files)["probabilities"]
+    small = tf.image.resize(colour[..., :1], (8, 8), antialias=True) / 255
+    expected = tf.nn.softmax(model(small[None]))[0]
+    for row, tolerance in zip(answer, (1e-2, 5e-2, 1e-5)):
+        np.testing.assert_allclose(row, expected, atol=tolerance)
+
+
+def test_bounds_of_the_threat_model_are_those_of_the_network(tmp_path):
+    threat_model = ak.threat_models.Linf(0.1, bounds=(-1.0, 1.0))
+    model = small_model(loss=small_loss(threat_model))
+    ak.export_classifier(model, tmp_path / "m")
+    signatures = tf.saved_model.load(str(tmp_path / "m")).signatures
+    levels = np.arange(256, dtype="uint8").repeat(64).reshape(256, 8, 8, 1)
+    floats = levels.astype("float32") / 127.5 - 1
+    np.testing.assert_allclose(
+        signatures["uint8"](images=tf.constant(levels))["probabilities"],
+        signatures["serving_default"](images=tf.constant(floats))[
+            "probabilities"
+        ],
+        atol=1e-5,
+    )
+
+
+def test_probabilities_are_not_squashed_twice(tmp_path):
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    network.compile("sgd", loss="sparse_categorical_crossentropy")
+    ak.export_classifier(network, tmp_path / "m")
+    serve = tf.saved_model.load(str(tmp_path / "m")).signatures
+    x = np.random.default_rng(0).random((3, 8, 8, 1), dtype="float32")
+    np.testing.assert_allclose(
+        serve["serving_default"](images=tf.constant(x))["probabilities"],
+        network(x),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    "settings, error, message",
+    [
+        ({"labels": ["a"]}, ValueError, "10 strings.*labels=.'a'"),
+        ({"labels": list(range(10))}, ValueError, "10 strings"),
+        ({"image_size": (9, 8)}, ValueError, r"\(8, 8\).*image_size=\(9, 8\)"),
+        ({"image_size": (8,)}, ValueError, "`image_size` must be"),
+    ],
+)
+def test_rejects(settings, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        ak.export_classifier(small_model(), tmp_path / "m", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rejects_an_unbuilt_model(tmp_path):
+    with pytest.raises(ValueError, match="must be a built Keras model"):
+        ak.export_classifier(Subclassed(), tmp_path / "m")
+
+
+def test_rejects_what_takes_no_images(tmp_path):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"Received: a network.*\(None, 4\)"):
+        ak.export_classifier(network, tmp_path / "m")
+
+
+def test_overwrites_on_request_only(tmp_path):
+    ak.export_classifier(small_model(), tmp_path / "m")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        ak.export_classifier(small_model(), tmp_path / "m")
+    ak.export_classifier(
+        small_model(), tmp_path / "m", list("abcdefghij"), overwrite=True
+    )
+    serve = tf.saved_model.load(str(tmp_path / "m")).signatures["uint8"]
+    answer = serve(images=tf.zeros((1, 8, 8, 1), tf.uint8))
+    assert answer["label"][0] in [bytes([c]) for c in b"abcdefghij"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        ak.export_classifier(small_model(), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strangers_file_runs_no_code(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda x: x * 2)(inputs)
+    x = keras.layers.Dense(10)(keras.layers.Flatten()(x))
+    ak.ATENTModel(inputs, x).save(tmp_path / "m.keras")
+    with pytest.raises(Exception, match="unsafe|safe_mode"):
+        keras.models.load_model(tmp_path / "m.keras")
+
+
+def test_settings_of_a_later_version_are_named(tmp_path):
+    config = small_loss().get_config()
+    assert config["version"] == ak.__version__
+    config |= {"version": "9.0.0", "novelty": 1}
+    with pytest.raises(ValueError, match="those of version 9.0.0.*novelty"):
+        ak.ATENTRegularizedLoss.from_config(config)
+
+
+def test_cross_entropy_is_of_logits():
+    # What `export_classifier` relies on to tell logits from probabilities.
+    assert ak.base_losses.from_logits(cross_entropy()) is True
