@@ -36,6 +36,12 @@ setup(
             "scikit-learn>=1.4",
             "tensorboard>=2.18",
         ],
+        "formats": [
+            "ai-edge-litert",
+            "onnxruntime",
+            "openvino",
+            "tf2onnx",
+        ],
         "test": [
             "matplotlib>=3.8",
             "pytest>=8",

@@ -1,0 +1,106 @@
+"""Keras's other export formats, against `model.predict`.
+
+They need packages that the test extra leaves out: `pip install ".[formats]"`.
+"""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+from conftest import small_loss
+from conftest import small_model
+from conftest import small_network
+
+# Converters and runtimes warn about one another.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PACKAGES = {
+    "onnx": ("tf2onnx", "onnxruntime"),
+    "openvino": ("openvino",),
+    "litert": ("ai_edge_litert",),
+}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
+
+
+@keras.saving.register_keras_serializable("tests.formats")
+class Subclassed(ak.ATENTModel):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.network = small_network()
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+
+def trained(kind, digits):
+    if kind == "subclassed":
+        model = Subclassed()
+        model.compile("adam", loss=small_loss(), metrics=["accuracy"])
+    elif kind == "ema":
+        optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+        model = small_model(optimizer=optimizer)
+    else:
+        dtype = "mixed_bfloat16" if kind == "mixed_bfloat16" else None
+        model = small_model(network=small_network(dtype=dtype))
+    model.fit(digits[0][:640], digits[1][:640], epochs=2, verbose=0)
+    return model
+
+
+def run_onnx(path, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def run_openvino(path, images):
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return compiled(images)[0]
+
+
+def run_litert(path, images):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path)
+    (image,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(image["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(image["index"], images)
+    interpreter.invoke()
+    (output,) = interpreter.get_output_details()
+    return interpreter.get_tensor(output["index"])
+
+
+RUN = {"onnx": run_onnx, "openvino": run_openvino, "litert": run_litert}
+
+
+@pytest.mark.parametrize("format", PACKAGES)
+@pytest.mark.parametrize(
+    "kind", ["functional", "subclassed", "mixed_bfloat16", "ema"]
+)
+def test_answers_as_the_model_does(kind, format, digits, tmp_path):
+    missing = [p for p in PACKAGES[format] if not importlib.util.find_spec(p)]
+    if missing:
+        pytest.skip(f"{format} needs {', '.join(missing)}")
+    model = trained(kind, digits)
+    images = digits[0][:1000]
+    expected = np.asarray(tf.cast(model.predict(images, verbose=0), tf.float32))
+    path = str(tmp_path / f"model{SUFFIXES[format]}")
+    model.export(path, format=format, verbose=False)
+    found = RUN[format](path, images).astype("float32")
+    difference = np.abs(found - expected).max()
+    same = np.mean(found.argmax(-1) == expected.argmax(-1))
+    print(f"\n{kind} {format}: {difference:.1e}, same class {same:.1%}")
+    if kind == "mixed_bfloat16":
+        # bfloat16 keeps 8 bits, and every runtime rounds in its own places.
+        assert difference < 0.05 * np.abs(expected).max() and same > 0.98
+    else:
+        assert difference < 1e-4 and same == 1
