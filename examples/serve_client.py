@@ -45,6 +45,11 @@ def ask(file):
             return json.load(response)["predictions"][0]
     except urllib.error.HTTPError as error:
         raise ValueError(f"The server refused: {error.read().decode()}")
+    except urllib.error.URLError as error:
+        raise ValueError(
+            "--url must be that of a running server. Received: "
+            f"--url={FLAGS.url}: {error.reason}"
+        )
 
 
 def twin(file):
