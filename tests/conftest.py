@@ -77,3 +77,30 @@ def largest_difference(one, other):
         float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
         for a, b in zip(one, other, strict=True)
     )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Subclassed(ak.ATENTModel):
+    """A model with layers, and a `call`, of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.network = small_network()
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+
+def trained_model(kind, digits):
+    """A briefly trained model, of one of the kinds that are exported."""
+    if kind == "subclassed":
+        model = Subclassed()
+        model.compile("adam", loss=small_loss(), metrics=["accuracy"])
+    elif kind == "ema":
+        optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+        model = small_model(optimizer=optimizer)
+    else:
+        dtype = "mixed_bfloat16" if kind == "mixed_bfloat16" else None
+        model = small_model(network=small_network(dtype=dtype))
+    model.fit(digits[0][:640], digits[1][:640], epochs=2, verbose=0)
+    return model

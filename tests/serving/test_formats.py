@@ -5,15 +5,12 @@ They need packages that the test extra leaves out: `pip install ".[formats]"`.
 
 import importlib.util
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import atent_keras as ak
-from conftest import small_loss
-from conftest import small_model
 from conftest import small_network
+from conftest import trained_model
 
 # Converters and runtimes warn about one another.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -24,30 +21,6 @@ PACKAGES = {
     "litert": ("ai_edge_litert",),
 }
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite"}
-
-
-@keras.saving.register_keras_serializable("tests.formats")
-class Subclassed(ak.ATENTModel):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.network = small_network()
-
-    def call(self, x, training=None):
-        return self.network(x, training=training)
-
-
-def trained(kind, digits):
-    if kind == "subclassed":
-        model = Subclassed()
-        model.compile("adam", loss=small_loss(), metrics=["accuracy"])
-    elif kind == "ema":
-        optimizer = keras.optimizers.Adam(0.01, use_ema=True)
-        model = small_model(optimizer=optimizer)
-    else:
-        dtype = "mixed_bfloat16" if kind == "mixed_bfloat16" else None
-        model = small_model(network=small_network(dtype=dtype))
-    model.fit(digits[0][:640], digits[1][:640], epochs=2, verbose=0)
-    return model
 
 
 def run_onnx(path, images):
@@ -90,7 +63,7 @@ def test_answers_as_the_model_does(kind, format, digits, tmp_path):
     missing = [p for p in PACKAGES[format] if not importlib.util.find_spec(p)]
     if missing:
         pytest.skip(f"{format} needs {', '.join(missing)}")
-    model = trained(kind, digits)
+    model = trained_model(kind, digits)
     images = digits[0][:1000]
     expected = np.asarray(tf.cast(model.predict(images, verbose=0), tf.float32))
     if kind == "mixed_bfloat16":

@@ -4,38 +4,11 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
+from conftest import Subclassed
 from conftest import cross_entropy
 from conftest import small_loss
 from conftest import small_model
-from conftest import small_network
-
-
-@keras.saving.register_keras_serializable("tests.serving")
-class Subclassed(ak.ATENTModel):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.flatten = keras.layers.Flatten()
-        self.dense = keras.layers.Dense(10)
-
-    def call(self, x):
-        return self.dense(self.flatten(x))
-
-
-def trained(kind, digits):
-    """A briefly trained model, and its network's dtype policy."""
-    x, y = digits[0][:320], digits[1][:320]
-    if kind == "subclassed":
-        model = Subclassed()
-        model.compile("adam", loss=small_loss(), metrics=["accuracy"])
-    elif kind == "mixed_bfloat16":
-        model = small_model(network=small_network(dtype="mixed_bfloat16"))
-    elif kind == "ema":
-        model = small_model(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
-    else:
-        model = small_model()
-    model.fit(x, y, epochs=2, verbose=0)
-    return model
-
+from conftest import trained_model
 
 KINDS = ("functional", "subclassed", "mixed_bfloat16", "ema")
 
@@ -51,7 +24,7 @@ def png(images):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_answers_as_the_model_does(kind, digits, tmp_path):
-    model = trained(kind, digits)
+    model = trained_model(kind, digits)
     # The digits have 17 grey levels; these are whole numbers of 255.
     images = np.round(digits[0][:1000] * 255) / np.float32(255)
     logits = model.predict(images, verbose=0)
@@ -81,7 +54,7 @@ def test_export_answers_as_the_model_does(kind, digits, tmp_path):
 
 
 def test_colour_files_of_any_size_are_resized(digits, tmp_path):
-    model = trained("functional", digits)
+    model = trained_model("functional", digits)
     ak.export_classifier(model, tmp_path / "m")
     serve = tf.saved_model.load(str(tmp_path / "m")).signatures["encoded"]
     image = tf.image.resize(digits[0][7], (32, 24), method="nearest")
