@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from atent_keras.architectures.batch_normalization import BatchNormalization
+
 
 def check_images(input_shape, smallest=1):
     """Returns `input_shape` as a tuple of three positive integers.
@@ -64,7 +66,7 @@ def normalized(x, name):
 
 def batch_norm(x, name):
     # What PyTorch calls a momentum of 0.1 is 0.9 here.
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
 def preactivation_block(x, filters, strides, name):

@@ -138,7 +138,7 @@ class SGLD(Attack):
         return self.threat_model.project(x, x + noise(0))
 
     def step(self, x, x_adv, gradient, k, noise):
-        pull = self.gamma * (x - x_adv)
+        pull = self.gamma * (x - x_adv) if self.gamma else 0.0
         if self.drift == "steepest":
             direction = self.threat_model.ascent_direction(gradient)
             drift = self.step_size * direction + pull

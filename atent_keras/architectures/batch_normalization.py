@@ -1,0 +1,43 @@
+"""BatchNorm as one operation instead of a dozen."""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's BatchNorm of channels-last images, by TensorFlow's fused kernel.
+
+    The same arithmetic in fewer passes over the memory: in training mode on a
+    CPU, forward and backward take about a quarter of the time of Keras's own
+    layer, also in bfloat16. One thing differs, towards PyTorch: the moving
+    variance follows the batch's unbiased variance, `n / (n - 1)` times what
+    Keras's layer takes.
+
+    Args:
+        **kwargs: Those of `keras.layers.BatchNormalization`, of which `axis`,
+            `center`, `scale`, `renorm` and `synchronized` keep their defaults.
+
+    References:
+    - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167)
+    """
+
+    def call(self, inputs, training=None):
+        if inputs.dtype == "float64":  # which the kernel does not know
+            return super().call(inputs, training=training)
+        training = bool(training and self.trainable)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=self.moving_mean.value,
+            variance=self.moving_variance.value,
+            epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum,
+            is_training=training,
+        )
+        if training:
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
+        return outputs
