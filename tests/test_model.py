@@ -418,6 +418,28 @@ def test_partial_batches_and_a_batch_of_one(digits):
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_one_trace_a_batch_shape(jit_compile, digits):
+    traces = []
+
+    class Traced(keras.layers.Dense):
+        def call(self, x, training=None):
+            if training:
+                traces.append(x.shape)
+            return super().call(x)
+
+    inputs = keras.Input((8, 8, 1))
+    outputs = Traced(10)(keras.layers.Flatten()(inputs))
+    model = small_model(
+        network=keras.Model(inputs, outputs), jit_compile=jit_compile
+    )
+    x, y = digits[0][:80], digits[1][:80]  # two batches of 32, one of 16
+    model.fit(x, y, epochs=2, verbose=0)
+    before = len(traces)
+    model.fit(x, y, epochs=2, verbose=0)
+    assert len(traces) == before
+
+
 def test_a_network_of_unknown_size(batch):
     model = ak.ATENTModel(
         *(
@@ -483,6 +505,8 @@ def test_mixed_precision(policy, form, digits):
         assert history[-1] < 0.7 * history[0]
         step = model.loss.value_and_gradients(model, *digits)
         assert step.x_adv.dtype == tf.float32
+        moved = np.max(np.abs(step.x_adv - digits[0]))
+        assert moved == pytest.approx(0.02, rel=1e-5)
         assert all(g.dtype == tf.float32 for g in step.gradients)
         # The loss scale of float16 is not left in the gradients.
         norm = np.sqrt(sum(float(tf.reduce_sum(g**2)) for g in step.gradients))

@@ -1,0 +1,331 @@
+r"""What a training step costs, and where its time goes.
+
+    pip install ".[benchmarks]" && python benchmarks/train_step.py
+
+One table for each network and number of steps, then the ratios, then the
+operations of one step by time; all of it goes to `train_step.json`, too. Each
+row lives in a process of its own, and the rows are timed in turns, so that a
+busy machine slows all of them alike; figures are medians with quartiles.
+
+`GFLOP/s` counts the convolutions and matrix products that the method needs,
+two operations for a multiplication with its addition. `of rate` compares the
+step with the time that those operations take alone, one by one, on the
+network's own shapes in the same precision and the same run.
+"""
+
+import importlib.util
+import json
+import pathlib
+
+import arithmetic
+import keras
+import numpy as np
+import operations
+import processes
+import tensorflow as tf
+from absl import app
+from absl import flags
+from arithmetic import Passes
+
+import atent_keras as ak
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "settings",
+    ["SmallCNN:10", "SmallCNN:40", "SmallCNN:80", "ResNet20:10"],
+    "Networks and numbers of steps.",
+)
+flags.DEFINE_integer("rounds", 7, "Timed calls of each row.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
+flags.DEFINE_bool("art", True, "Whether to time ART's trainer, if installed.")
+flags.DEFINE_string("output", "train_step.json", "JSON file to write.")
+
+KEPT = {"ATENT, all iterates": None, "ATENT, K=2": 2, "ATENT, K=2, bfloat16": 2}
+
+
+def sampler(num_steps):
+    threat_model = ak.threat_models.Linf(0.3)
+    return ak.attacks.SGLD(threat_model, 2.5 * 0.3 / num_steps, num_steps)
+
+
+def cross_entropy(**settings):
+    return keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, **settings
+    )
+
+
+def network(name, batch_size):
+    """A network with a batch of noise: `(model, images, labels)`."""
+    keras.utils.set_random_seed(0)
+    model = getattr(ak.architectures, name)()
+    x = np.random.random((batch_size, *model.input_shape[1:]))
+    y = np.random.randint(0, 10, batch_size)
+    return model, tf.constant(x, tf.float32), tf.constant(y)
+
+
+# The rows: each function builds a step, and runs in a process of its own.
+
+
+def keras_step(model, x, y):
+    """Keras's own training step, compiled as `fit` compiles it."""
+    step = tf.function(model.train_step, autograph=False)
+    return {"step": lambda: step((x, y))["loss"].numpy()}
+
+
+def plain(name, num_steps, batch_size):
+    model, x, y = network(name, batch_size)
+    model.compile(
+        keras.optimizers.SGD(0.01), loss=cross_entropy(), jit_compile=False
+    )
+    return keras_step(model, x, y)
+
+
+class AdversarialTraining(keras.Model):
+    """PGD adversarial training (Madry et al. 2018): Keras on the attack."""
+
+    def train_step(self, data):
+        x, y = data
+        return super().train_step((self.attack(self, x, y), y))
+
+
+def pgd(name, num_steps, batch_size):
+    network_, x, y = network(name, batch_size)
+    model = AdversarialTraining(network_.inputs, network_.outputs)
+    model.attack = ak.attacks.PGD(
+        sampler(num_steps).threat_model, num_steps=num_steps
+    )
+    model.compile(
+        keras.optimizers.SGD(0.01), loss=cross_entropy(), jit_compile=False
+    )
+    return keras_step(model, x, y)
+
+
+def two_passes(name, num_steps, batch_size):
+    """ATENT as the authors' code spells it: each point is passed twice.
+
+    The first pass serves the climb, and its way back computes the weights'
+    gradient, too, which is thrown away. The second adds to the average, whose
+    gradient goes back through the graphs of all steps.
+    """
+    model, x, y = network(name, batch_size)
+    optimizer = keras.optimizers.SGD(0.01)
+    chain, alpha = sampler(num_steps), 0.9
+    weights = [variable.value for variable in model.trainable_variables]
+    optimizer.build(model.trainable_variables)
+    losses, loss = cross_entropy(reduction="sum"), cross_entropy()
+    noise_of = ak.attacks.noise.normal_noise
+
+    @tf.function(autograph=False)
+    def step():
+        noise = noise_of(ak.attacks.noise.as_seed(None), x)
+        x_adv = chain.start(x, noise)
+        average, thrown_away = 0.0, [0.0] * len(weights)
+        with tf.GradientTape() as outer:
+            for k in range(1, num_steps + 1):
+                with outer.stop_recording():
+                    with tf.GradientTape() as inner:
+                        inner.watch(x_adv)
+                        climbed = losses(y, model(x_adv, training=True))
+                    gradient, *others = inner.gradient(
+                        climbed, [x_adv, *weights]
+                    )
+                    # As `backward` does; also, nothing unused is computed.
+                    thrown_away = [
+                        sum(pair) for pair in zip(thrown_away, others)
+                    ]
+                    x_adv = chain.step(x, x_adv, gradient, k, noise)
+                newest = loss(y, model(x_adv, training=True))
+                average = (1 - alpha) * average + alpha * newest
+        optimizer.apply(outer.gradient(average, weights))
+        return average, thrown_away
+
+    return {"step": lambda: step()[0].numpy()}
+
+
+def atent(name, num_steps, batch_size, kept, precision):
+    keras.config.set_dtype_policy(precision)
+    network_, x, y = network(name, batch_size)
+    model = ak.ATENTModel(network_.inputs, network_.outputs)
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        loss=ak.ATENTRegularizedLoss(
+            cross_entropy(), sampler(num_steps), loss_iterates=kept
+        ),
+        jit_compile=False,
+    )
+    return keras_step(model, x, y)
+
+
+def art(name, num_steps, batch_size):
+    """ART's adversarial training on a single batch."""
+    from art.defences.trainer import AdversarialTrainerMadryPGD
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    model, x, y = network(name, batch_size)
+    classifier = TensorFlowV2Classifier(
+        model,
+        nb_classes=10,
+        input_shape=model.input_shape[1:],
+        loss_object=cross_entropy(),
+        optimizer=keras.optimizers.SGD(0.01),
+        clip_values=(0.0, 1.0),
+    )
+    trainer = AdversarialTrainerMadryPGD(
+        classifier,
+        nb_epochs=1,
+        batch_size=batch_size,
+        eps=0.3,
+        eps_step=2.5 * 0.3 / num_steps,
+        max_iter=num_steps,
+    )
+    x, y = x.numpy(), y.numpy()
+    return {"step": lambda: trainer.fit(x, y)}
+
+
+def alone(name, num_steps, batch_size):
+    model, *_ = network(name, batch_size)
+    return {
+        f"{kind}, {dtype}": function
+        for dtype in ("float32", "bfloat16")
+        for kind, function in arithmetic.operations(
+            model, batch_size, dtype
+        ).items()
+    }
+
+
+def rows(num_steps):
+    """The rows of a table: the way to build each, and the passes it needs."""
+    steps = num_steps
+    pgd_passes = Passes(steps + 1, steps, 1, 1)
+    table = {
+        "plain Keras": ((plain,), Passes(1, 0, 1, 1)),
+        "PGD training": ((pgd,), pgd_passes),
+        "ATENT, two passes": (
+            (two_passes,),
+            Passes(2 * steps, steps, steps, 2 * steps),
+        ),
+    }
+    for label, kept in KEPT.items():
+        precision = "mixed_bfloat16" if "bfloat16" in label else "float32"
+        table[label] = (
+            (atent, kept, precision),
+            Passes(steps + 1, steps, 1, kept or steps),
+        )
+    if FLAGS.art and importlib.util.find_spec("art"):
+        table["ART, PGD training"] = ((art,), pgd_passes)
+    return table
+
+
+def measure(name, num_steps):
+    """Prints a table; returns its rows as dictionaries, by label."""
+    batch_size = FLAGS.batch_size
+    table = rows(num_steps)
+    given = name, num_steps, batch_size
+    times = processes.interleave(
+        {
+            label: processes.Process(build, *given, *more)
+            for label, ((build, *more), _) in table.items()
+        }
+        | {"alone": processes.Process(alone, *given)},
+        FLAGS.rounds,
+    )
+    model, *_ = network(name, batch_size)
+    print(
+        f"\n{name}, {num_steps} steps, batch {batch_size}\n"
+        f"{'':<21}{'ms [quartiles]':>25}{'images/s':>9}{'GFLOP/s':>8}"
+        f"{'of rate':>8}{'tracing s':>10}{'MiB':>6}"
+    )
+    results = {}
+    for label, (_, passes) in table.items():
+        took = times[label, "step"]
+        dtype = "bfloat16" if "bfloat16" in label else "float32"
+        ending = f", {dtype}"
+        needed = passes.milliseconds(
+            {
+                kind.removesuffix(ending): times["alone", kind].median
+                for which, kind in times
+                if which == "alone" and kind.endswith(ending)
+            }
+        )
+        row = results[label] = {
+            "milliseconds": took.quartiles,
+            "images_per_second": 1e3 * batch_size / took.median,
+            "gflop_per_second": 1e3
+            * passes.gflop(model, batch_size)
+            / took.median,
+            "share_of_rate": needed / took.median,
+            "tracing_seconds": took.tracing,
+            "mebibytes": took.mebibytes,
+        }
+        print(
+            f"{label:<21}{took!s:>25}{row['images_per_second']:9.0f}"
+            f"{row['gflop_per_second']:8.0f}{row['share_of_rate']:8.0%}"
+            f"{took.tracing:10.2f}{took.mebibytes:6.0f}",
+            flush=True,
+        )
+    return results
+
+
+def ratios(results):
+    """The comparisons that the tables are made for, as lines of text."""
+    every, two, narrow = KEPT
+    for setting, table in results.items():
+
+        def times(one, other):
+            return (
+                table[one]["milliseconds"][1] / table[other]["milliseconds"][1]
+            )
+
+        yield (
+            setting,
+            f"two passes / {every}",
+            times("ATENT, two passes", every),
+        )
+        yield setting, f"two passes / {two}", times("ATENT, two passes", two)
+        yield setting, f"{two} / PGD training", times(two, "PGD training")
+        yield setting, f"{two} / {narrow}", times(two, narrow)
+        if "ART, PGD training" in table:
+            yield (
+                setting,
+                "ART, PGD training / PGD training",
+                times("ART, PGD training", "PGD training"),
+            )
+    short, long = "SmallCNN:10", "SmallCNN:80"
+    if short in results and long in results:
+        for key in ("tracing_seconds", "mebibytes"):
+            for label in (every, two):
+                yield (
+                    f"{long} / {short}",
+                    f"{key} of {label}",
+                    results[long][label][key] / results[short][label][key],
+                )
+
+
+def main(argv):
+    del argv
+    settings = [setting.split(":") for setting in FLAGS.settings]
+    results = {
+        f"{name}:{steps}": measure(name, int(steps)) for name, steps in settings
+    }
+    compared = list(ratios(results))
+    print("\nratios of medians")
+    for setting, what, ratio in compared:
+        print(f"{setting:<26}{what:<42}{ratio:6.2f}")
+    profiles = {}
+    for name in dict.fromkeys(name for name, _ in settings):
+        step = atent(name, 10, FLAGS.batch_size, 2, "float32")["step"]
+        profiles[name] = operations.profile(step)
+        print(f"\n{name}, 10 steps, K=2, float32: operations by time")
+        for operation, share in profiles[name].items():
+            print(f"  {share:6.1%}  {operation}")
+    pathlib.Path(FLAGS.output).write_text(
+        json.dumps(
+            {"tables": results, "ratios": compared, "profiles": profiles},
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
