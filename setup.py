@@ -31,6 +31,7 @@ setup(
         "tensorflow-datasets>=4.9.7",
     ],
     extras_require={
+        "benchmarks": ["adversarial-robustness-toolbox>=1.20"],
         "examples": [
             "matplotlib>=3.8",
             "scikit-learn>=1.4",

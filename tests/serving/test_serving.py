@@ -44,12 +44,11 @@ def test_export_answers_as_the_model_does(kind, digits, tmp_path):
     }
     for name, request in requests.items():
         answer = signatures[name](images=tf.constant(request))
-        np.testing.assert_allclose(
-            answer["probabilities"], expected, atol=tolerance
-        )
-        assert np.mean(answer["class_index"] == expected.argmax(-1)) > (
-            0.99 if kind == "mixed_bfloat16" else 0.9999
-        )
+        difference = np.abs(answer["probabilities"] - expected).max()
+        same = np.mean(answer["class_index"] == expected.argmax(-1))
+        print(f"\n{kind} {name}: {difference:.1e}, same class {same:.1%}")
+        assert difference < tolerance
+        assert same > 0.99 if kind == "mixed_bfloat16" else same == 1
         assert answer["label"][0] == str(int(answer["class_index"][0])).encode()
 
 
