@@ -18,7 +18,7 @@ class RunFolder:
     - `config.json`: the flags that decide the outcome, and the machine.
     - `checkpoints/`: the state of training after each epoch, the last two.
     - `metrics.csv`: a line an epoch.
-    - `best.keras`, `last.keras`: by validation robust accuracy, and the last.
+    - `best.keras`, `last.keras`: the best epoch's network, and the last.
 
     Args:
         path: The folder; `create` makes it.

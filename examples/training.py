@@ -88,13 +88,16 @@ def callbacks(folder, validation, threat_model, resume):
     attack = ak.attacks.PGD(
         threat_model, num_steps=FLAGS.validation_attack_steps
     )
-    best = [float(row["val_robust_accuracy"]) for row in folder.rows()]
+    # A plain network has no robustness to choose by.
+    robust = FLAGS.method == "atent"
+    monitor = "val_robust_accuracy" if robust else "val_accuracy"
+    best = [float(row[monitor]) for row in folder.rows()]
     chain = [
         ak.callbacks.RobustAccuracy(validation, attack, FLAGS.seed),
         Clock(),
         keras.callbacks.ModelCheckpoint(
             folder / "best.keras",
-            monitor="val_robust_accuracy",
+            monitor=monitor,
             mode="max",
             save_best_only=True,
             initial_value_threshold=max(best, default=None),
