@@ -6,6 +6,13 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+KINDS = (
+    "forward",
+    "first input gradient",
+    "input gradients",
+    "weight gradients",
+)
+
 
 class Passes(NamedTuple):
     """How often a training step goes through a network.
@@ -34,14 +41,15 @@ class Passes(NamedTuple):
         """What the passes take at the rate of the layers' operations alone.
 
         Args:
-            times: Dictionary from the names that `operations` gives to ms.
+            times: Dictionary from `KINDS` to ms.
         """
-        return (
-            self.forward * times["forward"]
-            + (self.inputs + self.last) * times["input gradients"]
-            + self.inputs * times["first input gradient"]
-            + self.weights * times["weight gradients"]
+        counts = (
+            self.forward,
+            self.inputs,
+            self.inputs + self.last,
+            self.weights,
         )
+        return sum(count * times[kind] for count, kind in zip(counts, KINDS))
 
 
 def layers(model):
@@ -60,7 +68,7 @@ def operations(model, batch_size, dtype):
     """Functions that run one kind of operation of all layers, one by one.
 
     Returns:
-        Dictionary from the kind of pass to a compiled function.
+        Dictionary from `KINDS` to compiled functions.
     """
     forward, inputs, weights = [], [], []
     for layer in layers(model):
@@ -72,12 +80,8 @@ def operations(model, batch_size, dtype):
             (forward, inputs, weights), _operations(layer, x, y)
         ):
             functions.append(function)
-    return {
-        "forward": _in_turn(forward),
-        "first input gradient": _in_turn(inputs[:1]),
-        "input gradients": _in_turn(inputs[1:]),
-        "weight gradients": _in_turn(weights),
-    }
+    parts = (forward, inputs[:1], inputs[1:], weights)
+    return dict(zip(KINDS, map(_in_turn, parts)))
 
 
 def _operations(layer, x, y):

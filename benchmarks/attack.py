@@ -124,41 +124,44 @@ def measure(name):
     }
     if importlib.util.find_spec("art"):
         rows["ART's PGD"] = (art, *given)
-    times = processes.interleave(
-        {label: processes.Process(*row) for label, row in rows.items()}
-        | {"alone": processes.Process(alone, name)},
+    running = {label: processes.Process(*row) for label, row in rows.items()}
+    running["alone"] = processes.Process(alone, name)
+    took = processes.interleave(
+        {
+            (label, name): (process, name)
+            for label, process in running.items()
+            for name in process.names
+        },
         FLAGS.rounds,
     )
     steps, images = FLAGS.num_steps, FLAGS.images
     needed = arithmetic.Passes(steps, steps).milliseconds(
-        {
-            kind: one.median
-            for (label, kind), one in times.items()
-            if label == "alone"
-        }
+        {kind: took["alone", kind][1] for kind in arithmetic.KINDS}
     )
     print(
         f"\n{name}, {images} images, {steps} steps, chunks of {CHUNK_SIZE}\n"
         f"{'':<15}{'ms [quartiles]':>27}{'image-steps/s':>14}{'of rate':>8}"
-        f"{'tracing s':>10}{'MiB':>6}"
+        f"{'MiB':>6}"
     )
     results = {}
     for label in rows:
-        took = times[label, "attack"]
+        median = took[label, "attack"][1]
         row = results[label] = {
-            "milliseconds": took.quartiles,
-            "image_steps_per_second": 1e3 * images * steps / took.median,
-            "share_of_rate": needed * images / CHUNK_SIZE / took.median,
-            "tracing_seconds": took.tracing,
-            "mebibytes": took.mebibytes,
+            "milliseconds": took[label, "attack"],
+            "image_steps_per_second": 1e3 * images * steps / median,
+            "share_of_rate": needed * images / CHUNK_SIZE / median,
+            "mebibytes": running[label].peak(),
         }
         # Against float32's rate, a share in bfloat16 would say nothing.
         share = f"{row['share_of_rate']:.0%}" if "16" not in label else ""
         print(
-            f"{label:<15}{took!s:>27}{row['image_steps_per_second']:14.0f}"
-            f"{share:>8}{took.tracing:10.2f}{took.mebibytes:6.0f}",
+            f"{label:<15}{processes.spread(took[label, 'attack']):>27}"
+            f"{row['image_steps_per_second']:14.0f}{share:>8}"
+            f"{row['mebibytes']:6.0f}",
             flush=True,
         )
+    for process in running.values():
+        process.close()
     return results
 
 

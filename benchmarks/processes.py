@@ -7,12 +7,11 @@ import time
 
 import numpy as np
 
+WARM_UP = 1  # calls that do not count: the first one compiles
+
 
 class Process:
     """Runs functions elsewhere, each when it is asked to, and times them.
-
-    Several of them, asked in turns, are slowed alike by whatever else the
-    machine is doing.
 
     Args:
         build: Picklable function that returns the functions, by name.
@@ -31,13 +30,21 @@ class Process:
 
     def time(self, name):
         """Returns the seconds that a call of a function takes."""
-        self._pipe.send(name)
-        return self._pipe.recv()
+        return self._ask(name)
+
+    def peak(self):
+        """Returns the MiB that the calls so far have added at most."""
+        return self._ask(_PEAK)
 
     def close(self):
-        """Ends the process; returns the MiB that the calls added at most."""
         self._pipe.send(None)
+
+    def _ask(self, question):
+        self._pipe.send(question)
         return self._pipe.recv()
+
+
+_PEAK = "how much memory"
 
 
 def _serve(pipe, build, arguments):
@@ -47,10 +54,12 @@ def _serve(pipe, build, arguments):
     before = _mebibytes("VmRSS")
     pipe.send(list(functions))
     while (name := pipe.recv()) is not None:
+        if name == _PEAK:
+            pipe.send(_mebibytes("VmHWM") - before)
+            continue
         start = time.perf_counter()
         functions[name]()
         pipe.send(time.perf_counter() - start)
-    pipe.send(_mebibytes("VmHWM") - before)
 
 
 def _mebibytes(name):
@@ -58,51 +67,28 @@ def _mebibytes(name):
     return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
 
 
-def interleave(processes, rounds):
-    """Calls every function of every process once a round.
+def interleave(calls, rounds):
+    """Times functions in turns, so that a busy machine slows all alike.
 
     Args:
-        processes: Dictionary from labels to `Process`es, which are closed.
-        rounds: Integer, the number of calls whose time counts, behind two
-            that warm up.
+        calls: Dictionary from anything to a pair of a `Process` and the name
+            of one of its functions.
+        rounds: Integer, how often each is timed, once it is warm.
 
     Returns:
-        Dictionary from `(label, function)` to `Times`.
+        Dictionary from the same to the three quartiles, in ms.
     """
-    seconds = {
-        (label, name): []
-        for label, process in processes.items()
-        for name in process.names
-    }
-    for _ in range(rounds + 2):
-        for label, name in seconds:
-            seconds[label, name].append(processes[label].time(name))
-    mebibytes = {label: one.close() for label, one in processes.items()}
+    seconds = {key: [] for key in calls}
+    for _ in range(WARM_UP + rounds):
+        for key, (process, name) in calls.items():
+            seconds[key].append(process.time(name))
     return {
-        (label, name): Times(values, mebibytes[label])
-        for (label, name), values in seconds.items()
+        key: (np.percentile(values[WARM_UP:], [25, 50, 75]) * 1e3).tolist()
+        for key, values in seconds.items()
     }
 
 
-class Times:
-    """What the calls of one function took.
-
-    Attributes:
-        quartiles: The three quartiles, in ms.
-        tracing: Seconds by which the first call was longer than the median.
-        mebibytes: What the calls of the process added at most.
-    """
-
-    def __init__(self, seconds, mebibytes):
-        first, _, *rest = seconds
-        self.quartiles = (np.percentile(rest, [25, 50, 75]) * 1e3).tolist()
-        self.tracing = first - np.median(rest)
-        self.mebibytes = mebibytes
-
-    @property
-    def median(self):
-        return self.quartiles[1]
-
-    def __str__(self):
-        low, median, high = self.quartiles
-        return f"{median:8.1f} [{low:.1f}, {high:.1f}]"
+def spread(quartiles):
+    """Returns the quartiles as text: the median, then the others."""
+    low, median, high = quartiles
+    return f"{median:.1f} [{low:.1f}, {high:.1f}]"

@@ -105,6 +105,28 @@ def test_best_is_the_best_epoch_with_averaged_weights(whole):
     assert same == (robust[-1] > max(robust[:-1]))
 
 
+def test_a_plain_run_keeps_the_epoch_of_the_best_clean_accuracy(tmp_path):
+    flags = [flag for flag in FLAGS if "step" not in flag.split("=")[0]]
+    code, output = run(
+        SCRIPT,
+        *flags,
+        "--method=plain",
+        "--validation_attack_steps=1",
+        "--epsilon=0.9",
+        f"--output_dir={tmp_path / 'plain'}",
+    )
+    assert code == 0, output
+    rows, _ = read(tmp_path / "plain")
+    # At this radius nothing is robust in any epoch: no choice to be had there.
+    assert {float(row["val_robust_accuracy"]) for row in rows} == {0.0}
+    clean = [float(row["val_accuracy"]) for row in rows]
+    best = keras.models.load_model(tmp_path / "plain" / "best.keras")
+    last = keras.models.load_model(tmp_path / "plain" / "last.keras")
+    same = all(map(np.array_equal, best.get_weights(), last.get_weights()))
+    assert same == (clean[-1] > max(clean[:-1]))
+    assert clean[-1] > clean[0]
+
+
 def test_goes_on_after_being_killed_and_ends_with_the_same_files(
     whole, tmp_path
 ):
