@@ -27,8 +27,8 @@ import atent_keras as ak
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", ["SmallCNN", "ResNet20"], "The networks.")
 flags.DEFINE_integer("num_steps", 20, "Steps of the attack.", lower_bound=1)
-flags.DEFINE_integer("images", 512, "Images to attack.", lower_bound=1)
-flags.DEFINE_integer("rounds", 7, "Timed calls of each row.", lower_bound=1)
+flags.DEFINE_integer("images", 256, "Images to attack.", lower_bound=1)
+flags.DEFINE_integer("rounds", 5, "Timed calls of each row.", lower_bound=1)
 flags.DEFINE_string("output", "attack.json", "JSON file to write.")
 
 EPSILON = 0.3

@@ -57,6 +57,7 @@ def cross_entropy(**settings):
 
 def network(name, batch_size):
     """A network with a batch of noise: `(model, images, labels)`."""
+    tf.get_logger().setLevel("ERROR")  # first calls are to be traced anew
     keras.utils.set_random_seed(0)
     model = getattr(ak.architectures, name)()
     x = np.random.random((batch_size, *model.input_shape[1:]))
@@ -168,7 +169,6 @@ def atent(name, num_steps, batch_size, kept, precision):
 def art(name, num_steps, batch_size):
     """ART's adversarial training on a single batch."""
     os.environ["TQDM_DISABLE"] = "1"
-    tf.get_logger().setLevel("ERROR")
     from art.defences.trainer import AdversarialTrainerMadryPGD
     from art.estimators.classification import TensorFlowV2Classifier
 
