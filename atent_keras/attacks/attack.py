@@ -11,6 +11,7 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 
@@ -134,16 +135,7 @@ class Attack:
             for k in steps:
                 _, x_adv, state = body(k, x_adv, state)
         elif steps:
-            if not tf.executing_eagerly():
-                # As a call, the body stays a graph without a cycle, and only
-                # there oneDNN pairs max pooling with its gradient, which is
-                # then many times as fast.
-                body = tf.function(
-                    body,
-                    autograph=False,
-                    experimental_attributes={"_noinline": True},
-                )
-            _, x_adv, state = tf.while_loop(
+            _, x_adv, state = while_loop(
                 lambda k, *_: k < steps.stop,
                 body,
                 (tf.constant(steps.start), x_adv, state),

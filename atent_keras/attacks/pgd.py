@@ -8,6 +8,7 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import evaluation
 from atent_keras.attacks.attack import Attack
+from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example
 
 
@@ -101,7 +102,7 @@ class PGD(Attack):
                 tf.where(better, losses, best_losses),
             )
 
-        _, best, _, _ = tf.while_loop(
+        _, best, _, _ = while_loop(
             lambda restart, *_: restart < self.restarts,
             body,
             (tf.constant(1), best, *judge(best)),
