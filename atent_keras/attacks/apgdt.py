@@ -51,6 +51,10 @@ class APGDT(Targets, AutoPGD):
     num_samples: int = 1
     name = "APGD-T"
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._require_count(targets=self.targets)
+
     def objective(self, loss, y, labels, logits, number):
         target = self.target(logits, labels, number)
         return lambda logits: margins.targeted_dlr(logits, labels, target)

@@ -199,16 +199,21 @@ class Attack:
         classes = checks.network(model, loss, x.shape, self.threat_model.bounds)
         return checks.labels_fit(y, loss, classes), loss, classes
 
-    def _perform(self, model, loss, x, y, seed, places, classes):
-        """Attacks images of any number; `places` are theirs in the data."""
-        attack = self._compiled(model, loss, x, y)
-        return tf.concat(
-            [
-                attack(x[rows], y[rows], seed, places[rows])
-                for rows in chunks(x.shape[0])
-            ],
-            axis=0,
-        )
+    def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
+        """Attacks images of any number.
+
+        Args:
+            model, loss, x, y, seed, classes: As they were admitted.
+            places: The images' places in their data set, ascending.
+            progress: Function of the share that is done, and of the margins
+                where the attack knows them, else `None`.
+        """
+        attack, found = self._compiled(model, loss, x, y), []
+        for rows in chunks(x.shape[0]):
+            found.append(attack(x[rows], y[rows], seed, places[rows]))
+            if progress is not None:
+                progress(rows.stop / x.shape[0], None)
+        return tf.concat(found, axis=0)
 
     def _attack(self, model, loss, x, y, seed, first):
         """Attacks one chunk, eagerly or while a graph is made."""

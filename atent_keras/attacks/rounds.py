@@ -79,6 +79,13 @@ class RoundAttack(Attack):
         return x_adv
 
     @staticmethod
+    def lead(predict, point, y):
+        """Returns the true class's margin at a point, `(batch,)`."""
+        logits = tf.cast(predict(point), point.dtype)
+        labels = margins.class_labels(y, logits.shape[-1])
+        return margins.margin(logits, labels)
+
+    @staticmethod
     def better(x_adv, margin, candidate, candidate_margin):
         """Returns the better of two points, and its margin, per example."""
         closer = (candidate_margin < margin) & ~(margin < 0)

@@ -8,15 +8,18 @@ from atent_keras import margins
 class Targets:
     """Makes a round of each pair of a wrong class and a restart.
 
-    For a `RoundAttack` with `targets` and `restarts`.
+    For a `RoundAttack` with `targets` and `restarts`. With `targets=None`
+    there are restarts alone.
     """
 
     def __post_init__(self):
         super().__post_init__()
-        self._require_count(targets=self.targets)
+        if self.targets is not None:
+            self._require_count(targets=self.targets)
 
     def rounds(self, classes):
-        return min(self.targets, classes - 1) * self.restarts
+        targets = 1 if self.targets is None else self.targets
+        return min(targets, classes - 1) * self.restarts
 
     def target(self, logits, labels, number):
         """Returns each example's target in round `number`, `(batch,)`."""
@@ -25,7 +28,7 @@ class Targets:
 
     def _admit(self, model, x, y):
         y, loss, classes = super()._admit(model, x, y)
-        if self.targets > classes - 1:
+        if self.targets is not None and self.targets > classes - 1:
             warnings.warn(
                 f"`targets` should be at most the number of wrong classes: "
                 f"{self.name} tries all {classes - 1} of them. Received: "
