@@ -28,10 +28,10 @@ class CarliniWagner(RoundAttack):
     minimize norm(x_adv - x)**2 + c * max(margin(x_adv) + confidence, 0) by w
     ```
 
-    Adam does that for each of several weights `c`: after a success `c` is
-    halved towards the largest that failed, after a failure doubled (times 10
-    until the first success). The search knows no radius: what it finds is
-    kept where it lies in the ball, and is else drawn back to its edge.
+    Adam does that for each of several weights `c`: ten times the last one
+    until an image is fooled, then the middle between the largest that failed
+    and the smallest that did not. The search knows no radius: what it finds
+    is kept where it lies in the ball, and is else drawn back to its edge.
 
     Args:
         threat_model: `L2`.

@@ -127,11 +127,12 @@ class RoundAttack(Attack):
             for chunk in chunks(len(standing)):
                 rows = standing[chunk]
                 x_adv[rows], margin[rows] = attack(
-                    *(tf.gather(part, rows) for part in (x, y)),
+                    tf.gather(x, rows),
+                    tf.gather(y, rows),
                     seed,
                     tf.gather(places, rows),
-                    x_adv[rows],
-                    margin[rows],
+                    tf.constant(x_adv[rows]),
+                    tf.constant(margin[rows]),
                     tf.constant(number),
                 )
                 if progress is not None:
