@@ -53,25 +53,38 @@ def nearest(predict, threat_model, point, labels, most):
     ) as tape:
         tape.watch(point)
         logits = tf.cast(predict(point), point.dtype)
-        others = margins.likeliest_others(logits, labels)
-        count = min(most, others.shape[1])
-        gaps = [
-            margins.difference(logits, labels, others[:, rank])
-            for rank in range(count)
-        ]
-    best = None
-    for gap in gaps:
-        normal = base_losses.input_gradient(tape, gap, point)
-        dual = inner(normal, threat_model.ascent_direction(normal))
-        # A class that nothing leads to is infinitely far.
-        distance = tf.where(dual > 0, tf.abs(gap) / dual, point.dtype.max)
-        if best is None:
-            best = distance, gap, normal
-            continue
-        nearer = distance < best[0]
-        best = (
-            tf.where(nearer, distance, best[0]),
-            tf.where(nearer, gap, best[1]),
-            tf.where(per_example(nearer, point), normal, best[2]),
+    others = margins.likeliest_others(logits, labels)
+    count = min(most, others.shape[1])
+
+    def body(rank, best, gap, normal):
+        target = others[:, rank]
+        towards = tf.one_hot(target, logits.shape[1], dtype=logits.dtype)
+        away = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+        # One pass back, from outputs that were computed once for all classes.
+        slope = base_losses.input_gradient(
+            tape, logits, point, output_gradients=towards - away
         )
-    return best[1:]
+        rise = margins.difference(logits, labels, target)
+        dual = inner(slope, threat_model.ascent_direction(slope))
+        # A class that nothing leads to is infinitely far.
+        distance = tf.where(dual > 0, tf.abs(rise) / dual, point.dtype.max)
+        nearer = distance < best
+        return (
+            rank + 1,
+            tf.where(nearer, distance, best),
+            tf.where(nearer, rise, gap),
+            tf.where(per_example(nearer, point), slope, normal),
+        )
+
+    zeros = tf.zeros_like(logits[:, 0])
+    return tf.while_loop(
+        lambda rank, *_: rank < count,
+        body,
+        (
+            tf.constant(0),
+            zeros + point.dtype.max,
+            zeros,
+            tf.zeros_like(point),
+        ),
+        maximum_iterations=count,
+    )[2:]
