@@ -311,7 +311,7 @@ def compiled(model, key, function, signature):
         if not eager:
             bound = tf.function(
                 bound, autograph=False, input_signature=signature
-            )
+            ).get_concrete_function()
         memory[key] = bound
     return memory[key]
 
