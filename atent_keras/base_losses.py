@@ -131,13 +131,19 @@ def per_example(loss, y, y_pred):
     return losses
 
 
-def input_gradient(tape, losses, x_adv):
+def input_gradient(tape, losses, x_adv, output_gradients=None):
     """Returns the gradient of each example's own loss at `x_adv`.
+
+    Args:
+        tape: The `tf.GradientTape` that saw the losses.
+        losses: One value per example, or several.
+        x_adv: Images, `(batch, ...)`.
+        output_gradients: The weights of the losses. Defaults to 1.
 
     Raises:
         ValueError: If the losses do not depend on `x_adv`.
     """
-    gradient = tape.gradient(losses, x_adv)
+    gradient = tape.gradient(losses, x_adv, output_gradients)
     if gradient is None:
         raise ValueError(
             "The loss must depend on the images, differentiably in "

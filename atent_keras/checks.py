@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
+from atent_keras import margins
 
 # Resizing and decoding leave rounding errors outside the box; forgive those.
 _TOLERANCE = 1e-5
@@ -113,8 +114,10 @@ def labels_fit(y, loss, classes):
         ValueError: If labels are of the wrong kind for `loss` or out of
             range.
     """
-    sparse = base_losses.is_sparse(loss)
+    sparse, unwrapped = base_losses.is_sparse(loss), base_losses.unwrap(loss)
     one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
+    if isinstance(unwrapped, margins.Lead):
+        sparse = not one_hot
     if sparse is None:
         return y
     if sparse and not (y.shape.rank == 1 or y.shape[1] == 1):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import margins
 
 _BATCH_SIZE = 512  # of predictions, and of arrays
 
@@ -28,10 +29,8 @@ def is_correct(y, y_pred, loss=None):
         predicted = tf.cast(y_pred[:, 0] > threshold, tf.int64)
     else:
         predicted = tf.argmax(y_pred, axis=-1)
-    if y.shape.rank == 2:
-        one_hot = y.shape[1] == y_pred.shape[-1] and y.shape[1] > 1
-        y = tf.argmax(y, axis=-1) if one_hot else y[:, 0]
-    return tf.equal(tf.cast(y, tf.int64), predicted)
+    labels = margins.class_labels(y, y_pred.shape[-1])
+    return tf.equal(tf.cast(labels, tf.int64), predicted)
 
 
 @dataclasses.dataclass(frozen=True)

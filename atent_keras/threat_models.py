@@ -11,6 +11,11 @@ import numbers
 import keras
 import tensorflow as tf
 
+# Newton's method passes a bound that a pixel meets at every step, and mostly
+# many: a handful of steps is the rule.
+_NEWTON_STEPS = 100
+_ROUNDING = 1e-6
+
 
 def is_finite(value):
     """Whether `value` is a finite real number (and no boolean)."""
@@ -88,6 +93,54 @@ class ThreatModel:
     def random_start(self, x, noise):
         """Turns N(0, 1) `noise` into a uniform draw from the ball."""
         raise NotImplementedError
+
+    def reach(self, x, normal, rise):
+        """Returns the smallest perturbation that meets a hyperplane in the box.
+
+        ```python
+        minimize norm(p) subject to sum(normal * p) == rise, x + p in bounds
+        ```
+
+        The answer moves every pixel along the direction of steepest ascent
+        until it meets a bound, all for the same time `t`. What is gained by
+        `t` is concave and linear in pieces, so Newton's method climbs to the
+        time from below, in finitely many steps. Where even the box's best
+        corner is too low, the answer is that corner.
+
+        Args:
+            x: Where to start, `(batch, ...)`, within the bounds.
+            normal: The hyperplane's normal, of the same shape.
+            rise: What `sum(normal * p)` has to come to, `(batch,)`.
+        """
+        count = tf.shape(x)[0]
+        sign = per_example(tf.where(rise < 0, -1.0, 1.0), x)
+        pace = self.ascent_direction(tf.cast(sign, x.dtype) * normal)
+        lower, upper = self.bounds
+        room = tf.math.divide_no_nan(
+            tf.where(pace < 0, x - lower, upper - x), tf.abs(pace)
+        )
+        room = tf.maximum(room, 0)
+        gain, until = (
+            tf.reshape(part, [count, -1])
+            for part in (tf.abs(normal * pace), room)
+        )
+        rise = tf.abs(rise)[:, None]
+
+        def newton(time, _):
+            gained = tf.reduce_sum(gain * tf.minimum(time, until), 1, True)
+            slope = tf.reduce_sum(tf.where(time < until, gain, 0), 1, True)
+            more = tf.math.divide_no_nan(rise - gained, slope)
+            return time + tf.maximum(more, 0), tf.reduce_any(
+                more > _ROUNDING * time
+            )
+
+        time, _ = tf.while_loop(
+            lambda _, more: more,
+            newton,
+            (tf.zeros_like(rise), tf.constant(True)),
+            maximum_iterations=_NEWTON_STEPS,
+        )
+        return pace * tf.minimum(per_example(time, x), room)
 
     def get_config(self):
         return dataclasses.asdict(self)

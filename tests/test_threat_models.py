@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.optimize
 import tensorflow as tf
 
 from atent_keras.threat_models import L2
@@ -140,3 +141,66 @@ def test_epsilon_must_be_finite_and_not_negative(epsilon):
 def test_bounds_must_increase(bounds):
     with pytest.raises(ValueError, match="`bounds` must be .* Received"):
         L2(0.1, bounds=bounds)
+
+
+def smallest_in_l2(x, normal, rise):
+    found = scipy.optimize.minimize(
+        lambda p: p @ p,
+        np.zeros_like(x),
+        jac=lambda p: 2 * p,
+        bounds=list(zip(-x, 1 - x)),
+        constraints={"type": "eq", "fun": lambda p: normal @ p - rise},
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert abs(normal @ found.x - rise) < 1e-6
+    return np.sqrt(found.fun)
+
+
+def smallest_in_linf(x, normal, rise):
+    # Variables: the perturbation, and its largest entry, which is minimized.
+    size = len(x)
+    above = np.hstack([np.eye(size), -np.ones((size, 1))])
+    below = np.hstack([-np.eye(size), -np.ones((size, 1))])
+    found = scipy.optimize.linprog(
+        np.eye(size + 1)[-1],
+        A_ub=np.vstack([above, below]),
+        b_ub=np.zeros(2 * size),
+        A_eq=[[*normal, 0]],
+        b_eq=[rise],
+        bounds=[*zip(-x, 1 - x), (0, None)],
+    )
+    assert found.success
+    return found.fun
+
+
+@pytest.mark.parametrize(
+    "norm, smallest", [(Linf, smallest_in_linf), (L2, smallest_in_l2)]
+)
+def test_reach_is_the_smallest_perturbation_in_the_box(norm, smallest):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(40, 7)).round(1)  # some pixels on the bounds
+    x[:, 0] = 0
+    normal = rng.normal(size=x.shape)
+    normal[:, 1] = 0
+    # Most of what the box allows, up or down: many pixels meet their bound.
+    up = np.where(normal > 0, 1 - x, -x)
+    down = np.where(normal > 0, -x, 1 - x)
+    way = np.where(np.arange(40)[:, None] % 2, up, down)
+    rise = (normal * way).sum(axis=1) * rng.uniform(0.1, 0.95, 40)
+    threat_model = norm(1.0)
+    p = threat_model.reach(*map(tf.constant, (x, normal, rise)))
+    lengths, p = threat_model.norm(p), p.numpy()
+    np.testing.assert_allclose((normal * p).sum(axis=1), rise, rtol=1e-9)
+    assert np.all((x + p >= -1e-12) & (x + p <= 1 + 1e-12))
+    expected = [smallest(*row) for row in zip(x, normal, rise)]
+    np.testing.assert_allclose(lengths, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [Linf, L2])
+def test_reach_at_its_limits(norm):
+    x = tf.constant([[0.2, 0.5], [0.2, 0.5], [0.2, 0.5]])
+    normal = tf.constant([[1.0, -1.0], [1.0, -1.0], [0.0, 0.0]])
+    p = norm(1.0).reach(x, normal, tf.constant([0.0, 9.0, 1.0]))
+    # Nowhere to go; as far as the box goes; no way to go.
+    np.testing.assert_allclose(p, [[0, 0], [0.8, -0.5], [0, 0]], atol=1e-6)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import numbers
+import warnings
 import weakref
 
 import keras
@@ -17,6 +18,12 @@ from atent_keras.threat_models import is_finite
 
 # Images that are attacked at once: enough to fill a device, few enough to fit.
 CHUNK_SIZE = 128
+
+# Images on which a network is asked for a gradient.
+_PROBES = 32
+
+_SEED = tf.TensorSpec((2,), tf.int64)
+_PLACES = tf.TensorSpec((None,), tf.int32)
 
 # {network: {(attack, loss): compiled function}}. The functions hold their
 # network weakly, so that neither outlives the last outside reference to it.
@@ -54,9 +61,14 @@ class Attack:
     Raises (in a call):
         ValueError, TypeError: If images, labels or network do not fit each
             other, the loss or the threat model; see `atent_keras.checks`.
+        UserWarning: If the network's gradient is zero at all of the images
+            first looked at.
     """
 
     threat_model: ThreatModel
+    # Neither is a setting until a subclass makes it one.
+    loss = None
+    uses_gradient = True
 
     def __post_init__(self):
         if not isinstance(self.threat_model, ThreatModel):
@@ -67,6 +79,11 @@ class Attack:
             )
         if self.loss is not None:
             object.__setattr__(self, "loss", base_losses.get(self.loss))
+
+    @property
+    def name(self):
+        """What tables call the attack."""
+        return type(self).__name__
 
     def _require_positive(self, **settings):
         for name, value in settings.items():
@@ -166,69 +183,94 @@ class Attack:
 
     def __call__(self, model, x, y, seed=None, first=0):
         x = checks.images(x, self.threat_model.bounds)
-        y = checks.labels(y, x)
+        y, loss, classes = self._admit(model, x, checks.labels(y, x))
         seed = noise_lib.as_seed(seed)
+        if not tf.executing_eagerly():
+            return self._attack(model, loss, x, y, seed, first)
+        if self.uses_gradient:
+            self._look_for_a_gradient(model, x)
+        places = tf.range(first, first + x.shape[0])
+        return self._perform(model, loss, x, y, seed, places, classes)
+
+    def _admit(self, model, x, y):
+        """Checks network and labels; returns labels, loss and classes."""
         loss = self.loss
         if loss is None:
             loss = base_losses.of_model(model, y)
         classes = checks.network(model, loss, x.shape, self.threat_model.bounds)
-        y = checks.labels_fit(y, loss, classes)
-        if not tf.executing_eagerly():
-            return self._attack(model, loss, x, y, seed, first)
-        attack = self._compiled(model, loss, x, y)
-        chunks = (
-            slice(start, start + CHUNK_SIZE)
-            for start in range(0, x.shape[0], CHUNK_SIZE)
-        )
-        return tf.concat(
-            [
-                attack(x[rows], y[rows], seed, tf.constant(first + rows.start))
-                for rows in chunks
-            ],
-            axis=0,
-        )
+        return checks.labels_fit(y, loss, classes), loss, classes
+
+    def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
+        """Attacks images of any number.
+
+        Args:
+            model, loss, x, y, seed, classes: As they were admitted.
+            places: The images' places in their data set, ascending.
+            progress: Function of the share that is done, and of the margins
+                where the attack knows them, else `None`.
+        """
+        attack, found = self._compiled(model, loss, x, y), []
+        for rows in chunks(x.shape[0]):
+            found.append(attack(x[rows], y[rows], seed, places[rows]))
+            if progress is not None:
+                progress(rows.stop / x.shape[0], None)
+        return tf.concat(found, axis=0)
 
     def _attack(self, model, loss, x, y, seed, first):
+        """Attacks one chunk, eagerly or while a graph is made."""
+        predict, noise_of = self._means(model, seed, x, first)
+        return self.run(predict, loss, x, y, noise_of)
+
+    @staticmethod
+    def _means(model, seed, x, first):
+        """Returns what an attack works with: `predict` and `noise_of`."""
+
         def noise_of(restart):
             fold_in = tf.random.experimental.stateless_fold_in
             return noise_lib.normal_noise(fold_in(seed, restart), x, first)
 
-        return self.run(checks.inference(model), loss, x, y, noise_of)
+        return checks.inference(model), noise_of
 
-    def _compiled(self, model, loss, x, y):
-        """Returns the attack as a compiled function of one chunk."""
+    def _compiled(self, model, loss, x, y, *state):
+        """Returns `_attack` as a compiled function of one chunk."""
+
+        def attack(model, *arguments):
+            return self._attack(model, loss, *arguments)
+
         # One trace, whatever the number of images.
-        signature = (
-            tf.TensorSpec((None, *x.shape[1:]), x.dtype),
-            tf.TensorSpec((None, *y.shape[1:]), y.dtype),
-            tf.TensorSpec((2,), tf.int64),
-            tf.TensorSpec((), tf.int32),
-        )
-        eager = getattr(model, "run_eagerly", False)
-        key = (self, loss, eager, signature)
-        memory = {}
-        reference = functools.partial(_identity, model)
-        if isinstance(model, keras.Model):
-            memory = _compiled.setdefault(model, memory)
-            reference = weakref.ref(model)
-        if key not in memory:
+        signature = (any_batch(x), any_batch(y), _SEED, _PLACES, *state)
+        return compiled(model, (self, loss), attack, signature)
 
-            def attack(x, y, seed, first):
-                return self._attack(reference(), loss, x, y, seed, first)
-
-            if not eager:
-                attack = tf.function(
-                    attack, autograph=False, input_signature=signature
+    def _look_for_a_gradient(self, model, x):
+        def largest(model, x):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                y_pred = checks.inference(model)(x)
+                # Different weights, since logits may have a constant sum.
+                weights = tf.range(1, y_pred.shape[-1] + 1)
+                losses = tf.linalg.matvec(
+                    y_pred, tf.cast(weights, y_pred.dtype)
                 )
-            memory[key] = attack
-        return memory[key]
+            gradient = base_losses.input_gradient(tape, losses, x)
+            return tf.reduce_max(tf.abs(gradient))
+
+        few = x[:_PROBES]
+        if compiled(model, "gradient", largest, (any_batch(few),))(few) == 0:
+            warnings.warn(
+                f"The gradient of the network's outputs is zero at all of the "
+                f"first {len(few)} images, so that {type(self).__name__} has "
+                "nowhere to go and its result says nothing about robustness. "
+                "Received: a network that is constant, saturated or not "
+                "differentiable there; Square needs no gradient",
+                stacklevel=3,
+            )
 
     def get_config(self):
         config = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
         }
-        for name in ("threat_model", "loss"):
+        for name in {"threat_model", "loss"} & config.keys():
             config[name] = keras.saving.serialize_keras_object(config[name])
         return config
 
@@ -241,6 +283,43 @@ class Attack:
                     config[name]
                 )
         return cls(**config)
+
+
+def chunks(count):
+    """Yields slices of at most `CHUNK_SIZE` that cover so many images."""
+    for start in range(0, count, CHUNK_SIZE):
+        yield slice(start, min(start + CHUNK_SIZE, count))
+
+
+def compiled(model, key, function, signature):
+    """Returns `function` with the model as its first argument, compiled.
+
+    It is compiled once for a signature, and remembered under `key` for as long
+    as the model lives.
+    """
+    eager = getattr(model, "run_eagerly", False)
+    key = (key, eager, signature)
+    memory = {}
+    reference = functools.partial(_identity, model)
+    if isinstance(model, keras.Model):
+        memory = _compiled.setdefault(model, memory)
+        reference = weakref.ref(model)
+    if key not in memory:
+
+        def bound(*arguments):
+            return function(reference(), *arguments)
+
+        if not eager:
+            bound = tf.function(
+                bound, autograph=False, input_signature=signature
+            ).get_concrete_function()
+        memory[key] = bound
+    return memory[key]
+
+
+def any_batch(tensor):
+    """Returns the signature of tensors like this one, of any batch size."""
+    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
 
 
 def _identity(model):

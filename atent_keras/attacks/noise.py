@@ -42,35 +42,59 @@ def normal_noise(seed, like, first=0):
     """Returns `noise(k)`, which draws N(0, 1) numbers in the shape of `like`.
 
     The examples of a data set share one endless draw per step, of which
-    `like` gets its own rows, beginning with row `first`. Philox, the
-    generator, is a counter: a row is reached without drawing those before it.
+    `like` gets its own rows: from row `first` on, or the rows `first`.
+    Philox, the generator, is a counter: a row is reached without drawing
+    those before it. `noise(k, shape)` draws so much per example instead.
 
     Args:
         seed: Tensor of two integers.
         like: Tensor of shape `(batch, ...)`.
-        first: Integer, the index of the first row of `like` in its data set.
+        first: Integer, the index of the first row of `like` in its data set;
+            or the indices of all of them, ascending, of shape `(batch,)`.
 
     References:
     - Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
     per_count = 16 // like.dtype.size  # one counter value gives 128 bits
-    size = tf.size(like[:1], out_type=tf.int64)
-    counts = (size + per_count - 1) // per_count
+    first = tf.cast(first, tf.int64)
 
-    def noise(k):
+    def noise(k, shape=None):
+        if shape is None:
+            shape = tf.shape(like)[1:]
+        size = tf.reduce_prod(tf.cast(shape, tf.int64))
+        counts = (size + per_count - 1) // per_count
         key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
             seed=tf.random.experimental.stateless_fold_in(seed, k)
         )
-        offset = tf.cast(tf.cast(first, tf.int64) * counts, tf.uint64)
-        draw = tf.raw_ops.StatelessRandomNormalV2(
-            shape=tf.stack(
-                [tf.shape(like)[0], tf.cast(counts, tf.int32) * per_count]
-            ),
-            key=key,
-            counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
-            alg=1,  # Philox on every device
-            dtype=like.dtype,
+
+        def draw(row, rows):
+            offset = tf.cast(row * counts, tf.uint64)
+            return tf.raw_ops.StatelessRandomNormalV2(
+                shape=tf.stack([rows, tf.cast(counts, tf.int32) * per_count]),
+                key=key,
+                counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
+                alg=1,  # Philox on every device
+                dtype=like.dtype,
+            )[:, :size]
+
+        rows = tf.shape(like)[0]
+        values = (
+            _rows(draw, first, rows, like.dtype)
+            if first.shape.rank
+            else draw(first, rows)
         )
-        return tf.reshape(draw[:, :size], tf.shape(like))
+        return tf.reshape(values, tf.concat([[rows], shape], axis=0))
 
     return noise
+
+
+def _rows(draw, indices, rows, dtype):
+    """Draws the rows `indices`, with those between them if they are few."""
+    span = tf.cast(indices[-1] - indices[0] + 1, tf.int32)
+    return tf.cond(
+        span <= 16 * rows,
+        lambda: tf.gather(draw(indices[0], span), indices - indices[0]),
+        lambda: tf.map_fn(
+            lambda row: draw(row, 1)[0], indices, fn_output_signature=dtype
+        ),
+    )

@@ -27,16 +27,18 @@ class PGD(Attack):
     Args:
         threat_model: Where the points may go: `Linf` or `L2`.
         step_size: Float, the length of a step in the threat model's norm, in
-            the images' units. Defaults to `None`: `2.5 * epsilon /
-            num_steps`, with which every point of the ball is in reach.
+            the images' units; or one of `keras.optimizers.schedules`, which
+            gives the length of step `k`, from 0. Defaults to `None`: `2.5 *
+            epsilon / num_steps`, with which every point of the ball is in
+            reach.
         num_steps: Positive integer. Defaults to 20.
         restarts: Positive integer, the number of chains; each example gets
             the one that fools the network, and among those the one with the
             highest loss. Defaults to 1.
         random_start: Boolean; if `False` the chain starts at `x`.
-        loss: What is climbed: a Keras loss (name, config or instance).
-            Defaults to `None`: the model's compiled base loss, else
-            cross-entropy from logits.
+        loss: What is climbed: a Keras loss (name, config or instance), such
+            as `atent_keras.attacks.Margin()` or `DLR()`. Defaults to `None`:
+            the model's compiled base loss, else cross-entropy from logits.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -52,7 +54,7 @@ class PGD(Attack):
       attacks", ICLR 2018, https://arxiv.org/abs/1706.06083.
     """
 
-    step_size: float = None
+    step_size: object = None
     num_steps: int = 20
     restarts: int = 1
     random_start: bool = True
@@ -61,8 +63,16 @@ class PGD(Attack):
     def __post_init__(self):
         super().__post_init__()
         self._require_count(num_steps=self.num_steps, restarts=self.restarts)
-        if self.step_size is not None:
+        if isinstance(self.step_size, dict):
+            schedule = keras.optimizers.schedules.deserialize(self.step_size)
+            object.__setattr__(self, "step_size", schedule)
+        if self.step_size is not None and not self._scheduled:
             self._require_positive(step_size=self.step_size)
+
+    @property
+    def _scheduled(self):
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        return isinstance(self.step_size, schedule)
 
     def start(self, x, noise):
         if not self.random_start:
@@ -74,6 +84,8 @@ class PGD(Attack):
         step_size = self.step_size
         if step_size is None:
             step_size = 2.5 * self.threat_model.epsilon / self.num_steps
+        elif self._scheduled:
+            step_size = tf.cast(step_size(k - 1), x.dtype)
         x_adv += step_size * self.threat_model.ascent_direction(gradient)
         return self.threat_model.clip(self.threat_model.project(x, x_adv))
 
@@ -109,3 +121,11 @@ class PGD(Attack):
             maximum_iterations=self.restarts - 1,
         )
         return best
+
+    def get_config(self):
+        config = super().get_config()
+        if self._scheduled:
+            config["step_size"] = keras.optimizers.schedules.serialize(
+                self.step_size
+            )
+        return config

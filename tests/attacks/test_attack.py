@@ -1,5 +1,8 @@
 """Every attack under every threat model, and the call that they share."""
 
+import contextlib
+import dataclasses
+import functools
 import gc
 import weakref
 
@@ -8,16 +11,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from atent_keras.attacks import APGD
+from atent_keras.attacks import APGDT
+from atent_keras.attacks import DLR
+from atent_keras.attacks import FAB
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.attacks import SGLD
+from atent_keras.attacks import AutoAttack
+from atent_keras.attacks import CarliniWagner
+from atent_keras.attacks import DeepFool
+from atent_keras.attacks import Margin
+from atent_keras.attacks import Square
+from atent_keras.attacks import UniformNoise
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import small_model
 from conftest import small_network
 
-THREAT_MODELS = [Linf(0.1), L2(0.7)]
+THREAT_MODELS = LINF, TWO = Linf(0.1), L2(0.7)
 ATTACKS = [
     attack
     for norm in THREAT_MODELS
@@ -28,7 +41,20 @@ ATTACKS = [
         SGLD(norm, 0.05, num_steps=5, noise_scale=0.01),
         SGLD(norm, 0.05, num_steps=5, projection="last_step"),
         SGLD(norm, 0.5, num_steps=5, drift="gradient", gamma=0.1),
+        APGD(norm, num_steps=5),
+        APGDT(norm, num_steps=5, targets=2),
+        FAB(norm, num_steps=5, targets=2, restarts=2),
+        Square(norm, num_queries=120),
+        DeepFool(norm, num_steps=5),
+        UniformNoise(norm, tries=3),
     )
+]
+ATTACKS += [
+    PGD(LINF, num_steps=5, loss=DLR()),
+    APGD(LINF, num_steps=5, restarts=2, num_samples=2, loss=Margin()),
+    FAB(TWO, num_steps=5, targets=None),
+    CarliniWagner(TWO, 20, 2, 0.1, initial_weight=1.0),
+    AutoAttack(LINF, [PGD(LINF, num_steps=2), Square(LINF, 50)], verbose=0),
 ]
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=repr)
 
@@ -64,6 +90,8 @@ def test_stays_in_ball_and_box_and_raises_the_loss(attack, network, batch):
     norms = attack.threat_model.norm(x_adv - x)
     assert np.max(norms) <= epsilon * (1 + 1e-6)
     assert 0 <= np.min(x_adv) and np.max(x_adv) <= 1
+    if isinstance(attack, UniformNoise):
+        return  # which nothing guides
     assert mean_loss(network, x_adv, y) > mean_loss(network, x, y) + 0.1
 
 
@@ -72,7 +100,7 @@ def test_the_same_seed_gives_the_same_result(attack, network, batch):
     x, y = batch
     one, again = (attack(network, x, y, seed=3) for _ in range(2))
     np.testing.assert_array_equal(one, again)
-    if getattr(attack, "random_start", False):
+    if isinstance(attack, (PGD, SGLD)):
         other = attack(network, x, y, seed=4)
         fresh = [attack(network, x, y) for _ in range(2)]
         assert not np.array_equal(one, other)
@@ -83,15 +111,21 @@ def test_the_same_seed_gives_the_same_result(attack, network, batch):
 def test_eager_graph_and_xla_agree(attack, network, batch, monkeypatch):
     x, y = batch
 
-    # TensorFlow draws other numbers under XLA, so the noise is given.
-    def waves(k, like):
-        ramp = tf.cast(tf.range(tf.size(like)), like.dtype)
-        wave = tf.sin(ramp * (1.7 + tf.cast(k, like.dtype)))
-        return tf.reshape(2 * wave, tf.shape(like))
+    # TensorFlow draws other numbers under XLA, so the noise is given: a wave
+    # over the pixels, whose frequency is the image's and the step's own.
+    def waves(like, first, k, shape=None):
+        shape = like.shape[1:] if shape is None else shape
+        place = tf.range(tf.shape(like)[0]) if first.shape == () else first
+        pixel = tf.range(1, np.prod(shape) + 1, dtype=like.dtype)
+        frequency = 1.7 + tf.cast(k, like.dtype) + tf.cast(place, like.dtype)
+        wave = 2 * tf.sin(frequency[:, None] * pixel)
+        return tf.reshape(wave, [-1, *shape])
 
     monkeypatch.setattr(
         "atent_keras.attacks.noise.normal_noise",
-        lambda seed, like, first: lambda k: waves(k, like),
+        lambda seed, like, first: functools.partial(
+            waves, like, tf.convert_to_tensor(first)
+        ),
     )
 
     def run(x):
@@ -121,22 +155,32 @@ def test_chunks_and_batches_do_not_show(attack, network, digits, monkeypatch):
 
 @every_attack
 def test_zero_epsilon_gives_the_clean_image(attack, network, batch):
-    config = attack.get_config()
-    norm = type(attack.threat_model)
-    nothing = type(attack).from_config({**config, "threat_model": norm(0.0)})
+    nothing = within(attack, type(attack.threat_model)(0.0))
     x, y = batch
     np.testing.assert_array_equal(nothing(network, x, y), x)
 
 
+def within(attack, norm):
+    """The same attack under another threat model."""
+    if isinstance(attack, AutoAttack):
+        parts = [within(part, norm) for part in attack.attacks]
+        return AutoAttack(norm, parts, verbose=0)
+    return dataclasses.replace(attack, threat_model=norm)
+
+
 @every_attack
-def test_a_network_without_gradient_yields_no_nan(attack, batch):
+def test_a_network_without_gradient_yields_no_nan_and_it_says_so(attack, batch):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)
     dense = keras.layers.Dense(10, kernel_initializer="zeros")
     flat_network = keras.Model(inputs, dense(flat))
     x, y = batch
+    warns = contextlib.nullcontext()
+    if attack.uses_gradient:
+        warns = pytest.warns(UserWarning, match="gradient .* is zero at all")
     for images in (x, np.zeros_like(x), np.ones_like(x), x[:1]):
-        x_adv = attack(flat_network, images, y[: len(images)], seed=0)
+        with warns:
+            x_adv = attack(flat_network, images, y[: len(images)], seed=0)
         assert np.all(np.isfinite(x_adv))
 
 

@@ -1,0 +1,78 @@
+"""Auto-PGD: projected gradient ascent without anything to tune."""
+
+import dataclasses
+
+import keras
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras import margins
+from atent_keras.attacks.auto_pgd import AutoPGD
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+@dataclasses.dataclass(frozen=True)
+class APGD(AutoPGD):
+    """Climbs with momentum and a step that is halved where it brings nothing.
+
+    ```python
+    z = clip(project(x, x_k + step_size * ascent_direction(gradient(x_k))))
+    x_next = clip(project(x, x_k + 0.75 * (z - x_k) + 0.25 * (x_k - x_before)))
+    if k in checkpoints and (
+        rises < 0.75 * steps_since_the_last_checkpoint
+        or not halved_then and best_loss == best_loss_then
+    ):
+        step_size /= 2
+        x_next = x_best
+    ```
+
+    The step starts at `2 * epsilon`; nothing has to be tuned. An image is
+    left alone from the first point on that fools the network.
+
+    Args:
+        threat_model: `Linf` or `L2`.
+        num_steps: Positive integer. Defaults to 100.
+        restarts: Positive integer, the number of searches, each on what still
+            stands, from another random point. Defaults to 1.
+        num_samples: Positive integer, over how many passes loss and gradient
+            are averaged, for networks that draw random numbers. Defaults to 1.
+        loss: What is climbed: a Keras loss (name, config or instance), such
+            as `atent_keras.attacks.DLR()`. Defaults to `None`: the model's
+            compiled base loss, else cross-entropy from logits.
+
+    Raises:
+        ValueError, TypeError: If a setting is out of its range.
+
+    Example:
+
+    >>> threat_model = atent_keras.threat_models.Linf(epsilon=8 / 255)
+    >>> x_adv = atent_keras.attacks.APGD(threat_model)(model, x, y, seed=0)
+
+    References:
+    - Croce & Hein, "Reliable evaluation of adversarial robustness with an
+      ensemble of diverse parameter-free attacks", ICML 2020,
+      https://arxiv.org/abs/2003.01690.
+    """
+
+    num_steps: int = 100
+    restarts: int = 1
+    num_samples: int = 1
+    loss: object = None
+
+    @property
+    def name(self):
+        if isinstance(self.loss, margins.Lead):
+            return f"APGD-{type(self.loss).__name__}"
+        return "APGD-CE"
+
+    def rounds(self, classes):
+        return self.restarts
+
+    def objective(self, loss, y, labels, logits, number):
+        return lambda logits: base_losses.per_example(loss, y, logits)
+
+    def _admit(self, model, x, y):
+        y, _, classes = super()._admit(model, x, y)
+        loss = self.loss or base_losses.of_model(model, y)
+        checks.network(model, loss, x.shape, self.threat_model.bounds)
+        return checks.labels_fit(y, loss, classes), loss, classes

@@ -1,0 +1,311 @@
+"""AutoAttack: what a claim of robustness has to withstand."""
+
+import dataclasses
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras import evaluation
+from atent_keras import margins
+from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.apgd import APGD
+from atent_keras.attacks.apgdt import APGDT
+from atent_keras.attacks.attack import Attack
+from atent_keras.attacks.attack import any_batch
+from atent_keras.attacks.attack import chunks
+from atent_keras.attacks.attack import compiled
+from atent_keras.attacks.fab import FAB
+from atent_keras.attacks.square import Square
+from atent_keras.threat_models import per_example
+
+_SAMPLES = 20  # passes that "rand" averages over
+
+_VERSIONS = {
+    "standard": lambda norm: (APGD(norm), APGDT(norm), FAB(norm), Square(norm)),
+    "plus": lambda norm: (
+        APGD(norm, restarts=5),
+        APGD(norm, restarts=5, loss=margins.DLR()),
+        FAB(norm, targets=None, restarts=5),
+        Square(norm),
+        APGDT(norm),
+        FAB(norm),
+    ),
+    "rand": lambda norm: (
+        APGD(norm, num_samples=_SAMPLES),
+        APGD(norm, num_samples=_SAMPLES, loss=margins.DLR()),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What is left after one of AutoAttack's attacks.
+
+    Attributes:
+        name: String, the attack's name; `"clean"` for the first stage.
+        accuracy: Float, the share of all images that still stand.
+        seconds: Float, what this stage took.
+    """
+
+    name: str
+    accuracy: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttackResult:
+    """Adversarial images, and the accuracy after each stage.
+
+    Attributes:
+        x_adv: Tensor like the images: those that fool the network, and the
+            clean image where every attack failed.
+        stages: Tuple of `Stage`, the first of them the clean images.
+    """
+
+    x_adv: tf.Tensor
+    stages: tuple
+
+    def __str__(self):
+        width = max(len(stage.name) for stage in self.stages)
+        return "\n".join(
+            f"{stage.name:<{width}}  {100 * stage.accuracy:6.2f} %  "
+            f"{stage.seconds:8.1f} s"
+            for stage in self.stages
+        )
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+@dataclasses.dataclass(frozen=True)
+class AutoAttack(Attack):
+    """Runs several unlike attacks in turn, each on what still stands.
+
+    ```python
+    for attack in attacks:
+        standing = f(x_adv) == y
+        x_adv[standing] = attack(model, x[standing], y[standing])
+    ```
+
+    | `version` | attacks |
+    |---|---|
+    | `"standard"` | APGD-CE, APGD-T and FAB-T (9 targets each), Square |
+    | `"plus"` | APGD-CE, APGD-DLR, FAB (5 restarts each), then Square, |
+    | | APGD-T and FAB-T |
+    | `"rand"` | APGD-CE and APGD-DLR, averaged over 20 passes |
+
+    with 100 steps each, and 5,000 queries. `"standard"` is what the field
+    reports; `"rand"` is for networks that draw random numbers. There is
+    nothing to tune.
+
+    Args:
+        threat_model: `Linf` or `L2`.
+        version: `"standard"`, `"plus"`, `"rand"`, or a list of attacks under
+            the same threat model. Defaults to `"standard"`.
+        verbose: 0 for silence, 1 for a progress bar with the robust accuracy
+            so far, 2 for a line after each stage. Defaults to 1.
+
+    Raises:
+        ValueError, TypeError: If a setting is out of its range; in a call, if
+            images, labels and network do not fit each other, the network's
+            outputs are no finite logits, or there is only one class.
+        UserWarning: In a call, if there are fewer wrong classes than targets,
+            or the network's gradient is zero.
+
+    Example:
+
+    >>> threat_model = atent_keras.threat_models.Linf(epsilon=8 / 255)
+    >>> attack = atent_keras.attacks.AutoAttack(threat_model)
+    >>> result = attack.evaluate(model, x, y, seed=0)
+    >>> print(result)
+    >>> result.stages[-1].accuracy
+
+    References:
+    - Croce & Hein, "Reliable evaluation of adversarial robustness with an
+      ensemble of diverse parameter-free attacks", ICML 2020,
+      https://arxiv.org/abs/2003.01690.
+    """
+
+    version: object = "standard"
+    verbose: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        version = self.version
+        if isinstance(version, list):
+            version = tuple(version)
+            object.__setattr__(self, "version", version)
+        known = isinstance(version, str) and version in _VERSIONS
+        if not known and not (
+            isinstance(version, tuple)
+            and version
+            and all(isinstance(attack, Attack) for attack in version)
+        ):
+            names = ", ".join(map(repr, _VERSIONS))
+            raise ValueError(
+                f"`version` must be one of {names}, or a list of at least one "
+                f"attack. Received: version={version!r}"
+            )
+        for attack in self.attacks:
+            if attack.threat_model != self.threat_model:
+                raise ValueError(
+                    "`version` must list attacks under the same threat model, "
+                    f"{self.threat_model}. Received: {attack}"
+                )
+        if self.verbose not in (0, 1, 2):
+            raise ValueError(
+                "`verbose` must be 0, 1 or 2. Received: "
+                f"verbose={self.verbose!r}"
+            )
+
+    @property
+    def attacks(self):
+        """The attacks, in their order."""
+        if isinstance(self.version, tuple):
+            return self.version
+        return _VERSIONS[self.version](self.threat_model)
+
+    def __call__(self, model, x, y, seed=None, first=0):
+        if tf.executing_eagerly():
+            return self.evaluate(model, x, y, seed, first).x_adv
+        return super().__call__(model, x, y, seed, first)
+
+    def evaluate(self, model, x, y, seed=None, first=0):
+        """Attacks images, and says what each attack has left.
+
+        Args:
+            model, x, y, seed, first: As in a call.
+
+        Returns:
+            An `AutoAttackResult`.
+        """
+        x = checks.images(x, self.threat_model.bounds)
+        y, plan, _ = self._admit(model, x, checks.labels(y, x))
+        if self.uses_gradient:
+            self._look_for_a_gradient(model, x)
+        seed = noise_lib.as_seed(seed)
+        places = tf.range(first, first + x.shape[0])
+        start = time.perf_counter()
+        standing = self._withstand(model, x, y)
+        x_adv, stages = x.numpy().copy(), []
+
+        def record(name):
+            nonlocal start
+            now = time.perf_counter()
+            stages.append(Stage(name, float(standing.mean()), now - start))
+            start = now
+            if self.verbose == 2:
+                print(AutoAttackResult(x_adv, stages[-1:]), flush=True)
+
+        record("clean")
+        for attack, loss, labels, classes in plan:
+            rows = np.flatnonzero(standing)
+            if rows.size:
+                bar = _Bar(attack.name, standing, self.verbose == 1)
+                found = attack._perform(
+                    model,
+                    loss,
+                    *(tf.gather(part, rows) for part in (x, labels)),
+                    seed,
+                    tf.gather(places, rows),
+                    classes,
+                    bar.progress,
+                )
+                labels = tf.gather(y, rows)
+                standing[rows] = self._withstand(model, found, labels)
+                fooled = ~standing[rows]
+                x_adv[rows[fooled]] = found.numpy()[fooled]
+                bar.finish(standing)
+            record(attack.name)
+        return AutoAttackResult(tf.constant(x_adv), tuple(stages))
+
+    @property
+    def uses_gradient(self):
+        return any(attack.uses_gradient for attack in self.attacks)
+
+    def _admit(self, model, x, y):
+        plan = []
+        for attack in self.attacks:
+            if isinstance(attack, APGD) and attack.loss is None:
+                # Cross-entropy, whatever the model was compiled with.
+                attack = dataclasses.replace(
+                    attack, loss=base_losses.of_model(None, y)
+                )
+            labels, loss, classes = attack._admit(model, x, y)
+            plan.append((attack, loss, labels, classes))
+        return y, plan, classes
+
+    def _attack(self, model, plan, x, y, seed, first):
+        predict = checks.inference(model)
+        standing, x_adv = evaluation.is_correct(y, predict(x)), x
+        for attack, loss, labels, _ in plan:
+            found = attack._attack(model, loss, x, labels, seed, first)
+            fooled = standing & ~evaluation.is_correct(y, predict(found))
+            x_adv = tf.where(per_example(fooled, x), found, x_adv)
+            standing &= ~fooled
+        return x_adv
+
+    def _withstand(self, model, x, y):
+        """Returns which images the network classifies right, as an array."""
+
+        def judge(model, x, y):
+            logits = checks.inference(model)(x)
+            finite = tf.reduce_all(tf.math.is_finite(logits))
+            return evaluation.is_correct(y, logits), finite
+
+        judge = compiled(model, "judge", judge, (any_batch(x), any_batch(y)))
+        parts = [judge(x[rows], y[rows]) for rows in chunks(x.shape[0])]
+        if not all(finite for _, finite in parts):
+            raise ValueError(
+                "The network's outputs must be finite. Received: a network "
+                "that gives NaN or infinity for some of the images"
+            )
+        return np.concatenate([correct.numpy() for correct, _ in parts])
+
+    def get_config(self):
+        config = super().get_config()
+        if isinstance(self.version, tuple):
+            config["version"] = [
+                keras.saving.serialize_keras_object(attack)
+                for attack in self.version
+            ]
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("version"), (list, tuple)):
+            config["version"] = [
+                keras.saving.deserialize_keras_object(attack)
+                for attack in config["version"]
+            ]
+        return super().from_config(config)
+
+
+class _Bar:
+    """A stage's progress bar, with the robust accuracy so far."""
+
+    def __init__(self, name, standing, visible):
+        self.attacked, self.total = standing.sum(), standing.size
+        self.bar = None
+        if visible:
+            print(name, flush=True)
+            self.bar = keras.utils.Progbar(
+                self.attacked,
+                stateful_metrics=["robust_accuracy"],
+                unit_name="image",
+            )
+
+    def progress(self, done, margin):
+        fooled = 0 if margin is None else np.sum(margin < 0)
+        self._show(int(done * self.attacked), self.attacked - fooled, False)
+
+    def finish(self, standing):
+        self._show(self.attacked, standing.sum(), True)
+
+    def _show(self, done, left, finalize):
+        if self.bar is not None:
+            accuracy = [("robust_accuracy", left / self.total)]
+            self.bar.update(done, accuracy, finalize)

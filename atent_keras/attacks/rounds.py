@@ -1,0 +1,142 @@
+"""Attacks in rounds: restarts, targets, or blocks of queries."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from atent_keras import checks
+from atent_keras import margins
+from atent_keras.attacks.attack import Attack
+from atent_keras.attacks.attack import any_batch
+from atent_keras.attacks.attack import chunks
+from atent_keras.threat_models import per_example
+
+_NUMBER = tf.TensorSpec((), tf.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundAttack(Attack):
+    """Base class: each round attacks only what still stands.
+
+    ```python
+    x_adv, margin = x, infinity
+    for number in range(rounds):
+        standing = not margin < 0
+        x_adv[standing], margin[standing] = round(number)
+    ```
+
+    Each image keeps, over all rounds, the first point that fools the network,
+    else the one at which the true class had the smallest lead. A subclass
+    says how many rounds there are and what one of them does. The network has
+    to give the logits of two or more classes.
+    """
+
+    def rounds(self, classes):
+        """Returns the number of rounds, for a network of so many classes."""
+        return 1
+
+    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+        """Attacks one chunk of images, once.
+
+        Args:
+            predict: Function from images to logits.
+            loss: What the model is trained with, or the attack was given.
+            x: Clean images, `(batch, ...)`.
+            y: Labels, of any kind.
+            x_adv: The best points of the rounds before; at first `x`.
+            margin: What the true class leads by there; at first infinite.
+            number: Scalar integer tensor, from 0.
+            noise_of: Function from an integer to a function `noise`.
+
+        Returns:
+            New `x_adv` and `margin`.
+        """
+        raise NotImplementedError
+
+    def run(self, predict, loss, x, y, noise_of):
+        """Runs all rounds on one chunk, inside a graph of the caller's."""
+        classes = predict(x[:1]).shape[-1]
+        rounds = self.rounds(classes)
+
+        def body(number, x_adv, margin):
+            x_adv, margin = self.better(
+                x_adv,
+                margin,
+                *self.round(
+                    predict, loss, x, y, x_adv, margin, number, noise_of
+                ),
+            )
+            x_adv.set_shape(x.shape)
+            return number + 1, x_adv, margin
+
+        _, x_adv, _ = tf.while_loop(
+            lambda number, *_: number < rounds,
+            body,
+            (tf.constant(0), x, tf.fill(tf.shape(x)[:1], x.dtype.max)),
+            maximum_iterations=rounds,
+        )
+        return x_adv
+
+    @staticmethod
+    def lead(predict, point, y):
+        """Returns the true class's margin at a point, `(batch,)`."""
+        logits = tf.cast(predict(point), point.dtype)
+        labels = margins.class_labels(y, logits.shape[-1])
+        return margins.margin(logits, labels)
+
+    @staticmethod
+    def better(x_adv, margin, candidate, candidate_margin):
+        """Returns the better of two points, and its margin, per example."""
+        closer = (candidate_margin < margin) & ~(margin < 0)
+        return (
+            tf.where(per_example(closer, x_adv), candidate, x_adv),
+            tf.where(closer, candidate_margin, margin),
+        )
+
+    def _admit(self, model, x, y):
+        lead = margins.Margin()
+        bounds = self.threat_model.bounds
+        classes = checks.network(model, lead, x.shape, bounds)
+        if classes < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs a network with one output for "
+                "each of two or more classes. Received: a network with "
+                f"{classes} output"
+            )
+        y = checks.labels_fit(y, lead, classes)
+        return y, lead, classes
+
+    def _attack(self, model, loss, x, y, seed, first, *state):
+        if not state:
+            return super()._attack(model, loss, x, y, seed, first)
+        predict, noise_of = self._means(model, seed, x, first)
+        best, number = state[:2], state[2]
+        return self.better(
+            *best, *self.round(predict, loss, x, y, *best, number, noise_of)
+        )
+
+    def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
+        margin = np.full(x.shape[0], x.dtype.max, x.dtype.as_numpy_dtype)
+        attack = self._compiled(
+            model, loss, x, y, any_batch(x), any_batch(margin), _NUMBER
+        )
+        x_adv, standing = x.numpy().copy(), np.arange(x.shape[0])
+        rounds = self.rounds(classes)
+        for number in range(rounds):
+            for chunk in chunks(len(standing)):
+                rows = standing[chunk]
+                x_adv[rows], margin[rows] = attack(
+                    tf.gather(x, rows),
+                    tf.gather(y, rows),
+                    seed,
+                    tf.gather(places, rows),
+                    tf.constant(x_adv[rows]),
+                    tf.constant(margin[rows]),
+                    tf.constant(number),
+                )
+                if progress is not None:
+                    done = (number + chunk.stop / len(standing)) / rounds
+                    progress(done, margin)
+            standing = standing[~(margin[standing] < 0)]
+        return tf.constant(x_adv)

@@ -1,0 +1,171 @@
+"""How far a classifier is from changing its mind, as losses to climb."""
+
+import keras
+import tensorflow as tf
+
+
+def class_labels(y, classes):
+    """Returns labels of any kind as integers of shape `(batch,)`.
+
+    Args:
+        y: Integers of shape `(batch,)` or `(batch, 1)`, or one-hot
+            `(batch, classes)`.
+        classes: Integer, the number of the network's outputs.
+    """
+    if y.shape.rank == 2:
+        one_hot = y.shape[1] == classes and classes > 1
+        y = tf.argmax(y, axis=-1) if one_hot else y[:, 0]
+    return tf.cast(y, tf.int32)
+
+
+def own_and_best_other(logits, y):
+    """Returns `logits[y]` and `max(logits[k] for k != y)`, each `(batch,)`."""
+    own = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
+    return (
+        tf.reduce_sum(tf.where(own, logits, 0), axis=-1),
+        tf.reduce_max(tf.where(own, logits.dtype.min, logits), axis=-1),
+    )
+
+
+def margin(logits, y):
+    """Returns the lead of the true class, negative where it has lost.
+
+    ```python
+    logits[y] - max(logits[k] for k != y)
+    ```
+
+    Args:
+        logits: The network's outputs, `(batch, classes)`, two or more.
+        y: Integer labels, `(batch,)`.
+    """
+    own, other = own_and_best_other(logits, y)
+    return own - other
+
+
+def dlr(logits, y):
+    """Returns the difference-of-logits-ratio loss, `(batch,)`.
+
+    ```python
+    z = sorted(logits, reverse=True)
+    -(logits[y] - max(logits[k] for k != y)) / (z[0] - z[2])
+    ```
+
+    It changes with neither a shift nor a scale of the logits, so that an
+    overconfident network can't hide its gradient. Two classes have no `z[2]`,
+    and get the plain difference.
+    """
+    if logits.shape[-1] == 2:
+        return -margin(logits, y)
+    z = tf.math.top_k(logits, 3).values
+    return tf.math.divide_no_nan(-margin(logits, y), z[:, 0] - z[:, 2])
+
+
+def targeted_dlr(logits, y, target):
+    """Returns the difference-of-logits ratio towards a class, `(batch,)`.
+
+    ```python
+    z = sorted(logits, reverse=True)
+    (logits[target] - logits[y]) / (z[0] - (z[2] + z[3]) / 2)
+    ```
+
+    Three classes have no `z[3]`, and are divided by `z[0] - z[2]`; two by 1.
+    """
+    rise = difference(logits, y, target)
+    classes = logits.shape[-1]
+    if classes == 2:
+        return rise
+    z = tf.math.top_k(logits, min(classes, 4)).values
+    return tf.math.divide_no_nan(
+        rise, z[:, 0] - tf.reduce_mean(z[:, 2:], axis=-1)
+    )
+
+
+def difference(logits, y, target):
+    """Returns `logits[target] - logits[y]`, of shape `(batch,)`."""
+    own, aim = (
+        tf.gather(logits, index, axis=1, batch_dims=1) for index in (y, target)
+    )
+    return aim - own
+
+
+def likeliest_others(logits, y):
+    """Returns all wrong classes, `(batch, classes - 1)`, likeliest first."""
+    own = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
+    ranked = tf.where(own, logits.dtype.max, logits)
+    return tf.math.top_k(ranked, logits.shape[-1]).indices[:, 1:]
+
+
+class Lead(keras.losses.Loss):
+    """A loss of integer or one-hot labels and of logits."""
+
+    from_logits = True
+
+    def call(self, y_true, y_pred):
+        y_true, y_pred = map(tf.convert_to_tensor, (y_true, y_pred))
+        labels = class_labels(y_true, y_pred.shape[-1])
+        return self.function(y_pred, labels)
+
+    # Equal losses share what was compiled for them.
+    def __eq__(self, other):
+        return type(self) is type(other) and (
+            self.get_config() == other.get_config()
+        )
+
+    def __hash__(self):
+        return hash(type(self))
+
+    def __repr__(self):
+        return f"{type(self).__name__}()"
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+class Margin(Lead):
+    """The lead of the best wrong class over the true one.
+
+    ```python
+    max(logits[k] for k != y) - logits[y]
+    ```
+
+    Unlike cross-entropy it does not flatten out where the network is sure.
+    Labels are integers `(batch,)` or one-hot `(batch, classes)`.
+
+    Example:
+
+    >>> attack = atent_keras.attacks.PGD(
+    ...     threat_model, loss=atent_keras.attacks.Margin()
+    ... )
+
+    References:
+    - Carlini & Wagner, "Towards evaluating the robustness of neural networks",
+      S&P 2017, https://arxiv.org/abs/1608.04644.
+    """
+
+    @staticmethod
+    def function(logits, y):
+        return -margin(logits, y)
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+class DLR(Lead):
+    """The difference of logits ratio: a margin without a scale.
+
+    ```python
+    z = sorted(logits, reverse=True)
+    -(logits[y] - max(logits[k] for k != y)) / (z[0] - z[2])
+    ```
+
+    Labels are integers `(batch,)` or one-hot `(batch, classes)`.
+
+    Example:
+
+    >>> attack = atent_keras.attacks.APGD(
+    ...     threat_model, loss=atent_keras.attacks.DLR()
+    ... )
+
+    References:
+    - Croce & Hein, "Reliable evaluation of adversarial robustness with an
+      ensemble of diverse parameter-free attacks", ICML 2020,
+      https://arxiv.org/abs/2003.01690.
+    """
+
+    function = staticmethod(dlr)
