@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import per_example
 
@@ -122,7 +123,7 @@ class AutoPGD(RoundAttack):
             )
             return k + 1, search, x_adv, margin
 
-        _, _, x_adv, margin = tf.while_loop(
+        _, _, x_adv, margin = while_loop(
             lambda k, search, x_adv, margin: (
                 (k <= self.num_steps) & ~tf.reduce_all(margin < 0)
             ),
@@ -152,7 +153,7 @@ class AutoPGD(RoundAttack):
             return look
 
         def mean(point):
-            _, (total, lead) = tf.while_loop(
+            _, (total, lead) = while_loop(
                 lambda count, _: count < self.num_samples,
                 lambda count, total: (
                     count + 1,

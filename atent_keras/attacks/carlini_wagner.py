@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
+from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
@@ -101,7 +102,7 @@ class CarliniWagner(RoundAttack):
             return step + 1, weight, low, high, nearest, distance
 
         right = self.lead(predict, x, y) >= 0
-        *_, nearest, _ = tf.while_loop(
+        *_, nearest, _ = while_loop(
             lambda step, *_: step < self.search_steps,
             search,
             (
@@ -159,7 +160,7 @@ class CarliniWagner(RoundAttack):
         start = tf.atanh(0.999999 * tf.clip_by_value(scaled, -1, 1))
         zeros = tf.zeros_like(x)
         found = tf.zeros_like(weight, tf.bool)
-        *_, found, nearest, distance = tf.while_loop(
+        *_, found, nearest, distance = while_loop(
             lambda k, *_: k <= self.num_steps,
             body,
             (tf.constant(1), start, zeros, zeros, found, nearest, distance),

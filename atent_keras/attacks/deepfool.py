@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from atent_keras import margins
 from atent_keras.attacks import boundary
+from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import per_example
@@ -81,7 +82,7 @@ class DeepFool(RoundAttack):
             point = model.clip(x + (1 + self.overshoot) * perturbation)
             return k + 1, perturbation, point, self.lead(predict, point, y) < 0
 
-        _, _, point, _ = tf.while_loop(
+        _, _, point, _ = while_loop(
             lambda k, _, point, fooled: (
                 (k < self.num_steps) & ~tf.reduce_all(fooled)
             ),

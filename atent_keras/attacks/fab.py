@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from atent_keras import margins
 from atent_keras.attacks import boundary
+from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.attacks.targets import Targets
 from atent_keras.threat_models import per_example
@@ -97,7 +98,7 @@ class FAB(Targets, RoundAttack):
         distance = tf.where(
             self.lead(predict, x, y) < 0, tf.zeros((), x.dtype), x.dtype.max
         )
-        _, _, nearest, _ = tf.while_loop(
+        _, _, nearest, _ = while_loop(
             lambda k, *_: k < self.num_steps,
             body,
             (tf.constant(0), start, x, distance),

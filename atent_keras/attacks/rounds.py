@@ -10,6 +10,7 @@ from atent_keras import margins
 from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.attack import any_batch
 from atent_keras.attacks.attack import chunks
+from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example
 
 _NUMBER = tf.TensorSpec((), tf.int32)
@@ -70,7 +71,7 @@ class RoundAttack(Attack):
             x_adv.set_shape(x.shape)
             return number + 1, x_adv, margin
 
-        _, x_adv, _ = tf.while_loop(
+        _, x_adv, _ = while_loop(
             lambda number, *_: number < rounds,
             body,
             (tf.constant(0), x, tf.fill(tf.shape(x)[:1], x.dtype.max)),

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from atent_keras.attacks import square_proposals as proposals
+from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import Linf
 from atent_keras.threat_models import is_finite
@@ -159,7 +160,7 @@ class Square(RoundAttack):
         x_adv.set_shape(x.shape)
         first = tf.maximum(BLOCK * number, 1)
         last = tf.minimum(BLOCK * (number + 1), self.num_queries)
-        _, x_adv, margin = tf.while_loop(
+        _, x_adv, margin = while_loop(
             lambda k, _, margin: (k < last) & ~tf.reduce_all(margin < 0),
             ask,
             (first, x_adv, margin),
