@@ -170,7 +170,8 @@ def test_in_a_report_and_in_any_batches(trained, digits):
     x, y = digits[0][:60], digits[1][:60]
     attack = quick(Linf(0.08))
     report = ak.evaluate_robustness(trained, (x, y), {"AA": attack}, seed=1)
-    batches = [(x[:25], y[:25]), (x[25:], y[25:])]
+    cuts = ((0, 25), (25, 30), (30, 60))
+    batches = [(x[i:j], y[i:j]) for i, j in cuts]
     again = ak.evaluate_robustness(trained, batches, {"AA": attack}, seed=1)
     stages = attack.evaluate(trained, x, y, seed=1).stages
     for found in (report, again):
@@ -208,7 +209,7 @@ def test_progress(trained, digits, capsys):
 
 
 def with_output(network, layer):
-    return keras.Model(network.inputs, layer(network.outputs[0]))
+    return keras.Model(network.inputs[0], layer(network.outputs[0]))
 
 
 def poisoned(network, x):
