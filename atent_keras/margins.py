@@ -105,11 +105,10 @@ class Lead(keras.losses.Loss):
         labels = class_labels(y_true, y_pred.shape[-1])
         return self.function(y_pred, labels)
 
-    # Equal losses share what was compiled for them.
+    # Equal losses share what was compiled for them; names, which Keras counts
+    # up, and reductions make no difference to an attack.
     def __eq__(self, other):
-        return type(self) is type(other) and (
-            self.get_config() == other.get_config()
-        )
+        return type(self) is type(other)
 
     def __hash__(self):
         return hash(type(self))

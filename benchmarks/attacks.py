@@ -166,13 +166,13 @@ def art():
             evasion.FastGradientMethod(classifier, eps=FLAGS.epsilon, **theirs),
         ),
         "PGD-40": (
-            ak.attacks.PGD(linf, step_size, num_steps=40),
+            ak.attacks.PGD(linf, step_size, 40, random_start=False),
             evasion.ProjectedGradientDescent(
                 classifier,
                 eps=FLAGS.epsilon,
                 eps_step=step_size,
                 max_iter=40,
-                num_random_init=1,
+                num_random_init=0,
                 **quiet,
             ),
         ),

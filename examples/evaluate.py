@@ -32,7 +32,11 @@ settings.define_number(
     "8/255 on CIFAR-10, 0.15 on the digits).",
 )
 flags.DEFINE_list(
-    "attacks", None, "Attacks: FGSM, PGD-20 (default: PGD-40; CIFAR: PGD-20)."
+    "attacks",
+    None,
+    "Attacks: AutoAttack (and AutoAttack-plus, AutoAttack-rand), FGSM, PGD-20, "
+    "APGD, APGD-DLR, APGD-T, FAB, FAB-T, Square, DeepFool, CarliniWagner, "
+    "UniformNoise (default: PGD-40; CIFAR: PGD-20).",
 )
 settings.define_number(
     "step_size",
@@ -53,6 +57,21 @@ flags.DEFINE_string(
 flags.adopt_module_key_flags(settings)
 
 RADII = {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}
+MAKERS = {
+    "AutoAttack": ak.attacks.AutoAttack,
+    "AutoAttack-plus": lambda norm: ak.attacks.AutoAttack(norm, "plus"),
+    "AutoAttack-rand": lambda norm: ak.attacks.AutoAttack(norm, "rand"),
+    "FGSM": ak.attacks.FGSM,
+    "APGD": ak.attacks.APGD,
+    "APGD-DLR": lambda norm: ak.attacks.APGD(norm, loss=ak.attacks.DLR()),
+    "APGD-T": ak.attacks.APGDT,
+    "FAB": lambda norm: ak.attacks.FAB(norm, targets=None),
+    "FAB-T": ak.attacks.FAB,
+    "Square": ak.attacks.Square,
+    "DeepFool": ak.attacks.DeepFool,
+    "CarliniWagner": ak.attacks.CarliniWagner,
+    "UniformNoise": ak.attacks.UniformNoise,
+}
 
 
 def attacks():
@@ -71,19 +90,21 @@ def attacks():
     if step_size is None and FLAGS.norm == "linf":
         step_size = settings.ATTACK_STEP_SIZES.get(FLAGS.dataset)
     default = ["PGD-20" if FLAGS.dataset == "cifar10" else "PGD-40"]
+    makers = {name.upper(): (name, make) for name, make in MAKERS.items()}
     made = {}
     for name in FLAGS.attacks or default:
         pgd = re.fullmatch(r"PGD-([1-9]\d*)", name, re.IGNORECASE)
-        if name.upper() == "FGSM":
-            made["FGSM"] = ak.attacks.FGSM(threat_model)
-        elif pgd:
+        if pgd:
             made[name.upper()] = ak.attacks.PGD(
                 threat_model, step_size, int(pgd[1]), FLAGS.restarts
             )
+        elif name.upper() in makers:
+            name, make = makers[name.upper()]
+            made[name] = make(threat_model)
         else:
             raise ValueError(
-                "--attacks must be FGSM or PGD with a number of steps, such "
-                f"as PGD-40. Received: {name}"
+                "--attacks must be PGD with a number of steps, such as "
+                f"PGD-40, or one of {', '.join(MAKERS)}. Received: {name}"
             )
     return made
 

@@ -70,7 +70,9 @@ def test_as_keras_losses(loss):
     config = keras.saving.serialize_keras_object(loss)
     again = keras.saving.deserialize_keras_object(config)
     assert again == loss and hash(again) == hash(loss)
+    assert type(loss)() == loss
     assert loss != keras.losses.CategoricalHinge()
+    assert Margin() != DLR()
 
 
 def test_pgd_climbs_what_it_is_given(batch):

@@ -20,6 +20,9 @@ from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.attack import compiled
 from atent_keras.attacks.fab import FAB
 from atent_keras.attacks.square import Square
+from atent_keras.attacks.stages import AutoAttackResult
+from atent_keras.attacks.stages import Bar
+from atent_keras.attacks.stages import Stage
 from atent_keras.threat_models import per_example
 
 _SAMPLES = 20  # passes that "rand" averages over
@@ -39,43 +42,6 @@ _VERSIONS = {
         APGD(norm, num_samples=_SAMPLES, loss=margins.DLR()),
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What is left after one of AutoAttack's attacks.
-
-    Attributes:
-        name: String, the attack's name; `"clean"` for the first stage.
-        accuracy: Float, the share of all images that still stand.
-        seconds: Float, what this stage took.
-    """
-
-    name: str
-    accuracy: float
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoAttackResult:
-    """Adversarial images, and the accuracy after each stage.
-
-    Attributes:
-        x_adv: Tensor like the images: those that fool the network, and the
-            clean image where every attack failed.
-        stages: Tuple of `Stage`, the first of them the clean images.
-    """
-
-    x_adv: tf.Tensor
-    stages: tuple
-
-    def __str__(self):
-        width = max(len(stage.name) for stage in self.stages)
-        return "\n".join(
-            f"{stage.name:<{width}}  {100 * stage.accuracy:6.2f} %  "
-            f"{stage.seconds:8.1f} s"
-            for stage in self.stages
-        )
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -203,7 +169,7 @@ class AutoAttack(Attack):
         for attack, loss, labels, classes in plan:
             rows = np.flatnonzero(standing)
             if rows.size:
-                bar = _Bar(attack.name, standing, self.verbose == 1)
+                bar = Bar(attack.name, standing, self.verbose == 1)
                 found = attack._perform(
                     model,
                     loss,
@@ -282,30 +248,3 @@ class AutoAttack(Attack):
                 for attack in config["version"]
             ]
         return super().from_config(config)
-
-
-class _Bar:
-    """A stage's progress bar, with the robust accuracy so far."""
-
-    def __init__(self, name, standing, visible):
-        self.attacked, self.total = standing.sum(), standing.size
-        self.bar = None
-        if visible:
-            print(name, flush=True)
-            self.bar = keras.utils.Progbar(
-                self.attacked,
-                stateful_metrics=["robust_accuracy"],
-                unit_name="image",
-            )
-
-    def progress(self, done, margin):
-        fooled = 0 if margin is None else np.sum(margin < 0)
-        self._show(int(done * self.attacked), self.attacked - fooled, False)
-
-    def finish(self, standing):
-        self._show(self.attacked, standing.sum(), True)
-
-    def _show(self, done, left, finalize):
-        if self.bar is not None:
-            accuracy = [("robust_accuracy", left / self.total)]
-            self.bar.update(done, accuracy, finalize)

@@ -237,6 +237,27 @@ def test_pgd_steps_by_hand():
     np.testing.assert_allclose(x_adv, [[0.5 - side, 0.5 + side]], rtol=1e-6)
 
 
+def test_pgds_step_can_follow_a_schedule(network, batch):
+    x, y = batch
+    schedules = keras.optimizers.schedules
+    constant = schedules.PiecewiseConstantDecay([9], [0.02, 0.01])
+    np.testing.assert_array_equal(
+        PGD(Linf(0.1), constant, num_steps=5)(network, x, y, seed=0),
+        PGD(Linf(0.1), 0.02, num_steps=5)(network, x, y, seed=0),
+    )
+    # Two steps of 0.05, then one of 0.01, all in one direction.
+    inputs = keras.Input((2,))
+    linear = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    linear.set_weights([np.eye(2), np.zeros(2)])
+    falling = schedules.PiecewiseConstantDecay([1], [0.05, 0.01])
+    attack = PGD(Linf(0.2), falling, num_steps=3, random_start=False)
+    x_adv = attack(linear, np.array([[0.5, 0.5]], "float32"), [0])
+    np.testing.assert_allclose(x_adv, [[0.39, 0.61]], rtol=1e-6)
+    config = keras.saving.serialize_keras_object(attack)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.step_size.get_config() == falling.get_config()
+
+
 def test_one_trace_whatever_the_number_of_images(network, digits):
     x, y = digits
     traces = []

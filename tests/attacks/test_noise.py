@@ -53,3 +53,17 @@ def test_bad_seed(seed):
         (TypeError, ValueError), match="`seed` must .* Received"
     ):
         as_seed(seed)
+
+
+def test_rows_can_be_picked_near_and_far():
+    """From a range that is drawn whole, and one by one where few are far."""
+    x = tf.zeros((3000, 5))
+    whole = normal_noise(as_seed(3), x)(2)
+    for places in ([0, 1, 2], [7, 9, 30], [0, 1500, 2999], [2999]):
+        picked = normal_noise(as_seed(3), x[: len(places)], places)
+        np.testing.assert_array_equal(picked(2), tf.gather(whole, places))
+        # Of another shape than the examples', too.
+        many = normal_noise(as_seed(3), x)(2, [3, 2])
+        np.testing.assert_array_equal(
+            picked(2, [3, 2]), tf.gather(many, places)
+        )

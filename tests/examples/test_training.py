@@ -229,11 +229,11 @@ def test_evaluates_what_was_trained(whole, tmp_path):
         EXAMPLES / "evaluate.py",
         f"--model={tmp_path / 'digits.keras'}",
         "--dataset=digits",
-        "--attacks=PGD-5,FGSM",
+        "--attacks=PGD-5,FGSM,apgd-t",
         "--test_limit=100",
     )
     assert code == 0, output
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["num_examples"] == 100
-    assert set(report["robust_accuracy"]) == {"PGD-5", "FGSM"}
+    assert set(report["robust_accuracy"]) == {"PGD-5", "FGSM", "APGD-T"}
     assert "accuracy on 100 examples" in output
