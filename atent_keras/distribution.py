@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import types
 
 import keras
@@ -210,3 +211,32 @@ def check_length(data, steps_per_epoch):
             "`fit(dataset.repeat(), steps_per_epoch=100)`. Received: "
             f"steps_per_epoch=None with {data!r}"
         )
+
+
+@contextlib.contextmanager
+def lost_workers(model):
+    """Says in plain words that another worker has stopped.
+
+    TensorFlow notices it by the connection or, within seconds, by missing
+    heartbeats, and ends what waits for that worker.
+
+    Raises:
+        RuntimeError: Instead of TensorFlow's error.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        strategy = model.distribute_strategy
+        if not is_multi_worker(strategy):
+            raise
+        spec = strategy.cluster_resolver.cluster_spec()
+        tasks = re.findall(r"/job:(\w+)/\S*?task:(\d+)", error.message)
+        names = {
+            f"{job} {task} at {spec.task_address(job, int(task))}"
+            for job, task in tasks
+        }
+        raise RuntimeError(
+            "All workers must run until the end, and one has stopped. Start "
+            "all of them again. Received: no answer from "
+            f"{' and '.join(sorted(names)) or 'another worker'}"
+        ) from error

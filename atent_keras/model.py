@@ -157,7 +157,7 @@ class ATENTModel(keras.Model):
             validation_data, _ = checks.guard(
                 validation_data, None, self._check
             )
-        with checks.plain_errors():
+        with checks.plain_errors(), distribution.lost_workers(self):
             history = super().fit(
                 x,
                 y,
@@ -177,7 +177,7 @@ class ATENTModel(keras.Model):
         looked_at = kwargs.get("_use_cached_eval_dataset", False)
         if hasattr(self.loss, "sampler") and not looked_at:
             x, y = checks.guard(x, y, self._check)
-        with checks.plain_errors():
+        with checks.plain_errors(), distribution.lost_workers(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
