@@ -53,7 +53,7 @@ class Resume(keras.callbacks.Callback):
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         self.step = tf.Variable(0, dtype=tf.int64)
-        self.settings = tf.Variable(settings(model))
+        self.settings = tf.Variable(json.dumps(settings(model.loss)))
         self.metrics = [tf.Variable(v.value) for v in model.metrics_variables]
         # All of the model's variables: `weights` lacks the seeds of dropout.
         checkpoint = tf.train.Checkpoint(
@@ -77,7 +77,7 @@ class Resume(keras.callbacks.Callback):
             ValueError: If there are checkpoints, but none can be read, or
                 they are of other settings, or the workers see different ones.
         """
-        expected = self.settings.numpy()
+        expected = json.loads(self.settings.numpy())
         paths = self.manager.checkpoints[::-1]
         for path in paths:
             try:
@@ -95,11 +95,17 @@ class Resume(keras.callbacks.Callback):
                     f"optimizer. Received: {', '.join(paths)}: {reason}. Start "
                     "anew in another --output_dir"
                 )
-        if self.settings.numpy() != expected:
+        found = json.loads(self.settings.numpy())
+        different = [
+            f"{name.rpartition('/')[2]}={found.get(name)} there, "
+            f"{expected.get(name)} now"
+            for name in sorted({*found, *expected})
+            if found.get(name) != expected.get(name)
+        ]
+        if different:
             raise ValueError(
-                "The checkpoints must be of the same loss and optimizer. "
-                f"Received: {path} of {self.settings.numpy().decode()}, to go "
-                f"on with {expected.decode()}"
+                "The checkpoints must be of a run with the same loss. "
+                f"Received: {path} with {'; '.join(different)}"
             )
         self._require_agreement()
         return int(self.step)
@@ -146,9 +152,17 @@ class Resume(keras.callbacks.Callback):
             self.short = False
 
 
-def settings(model):
-    """What is trained, and how, as a text to compare."""
-    loss = keras.saving.serialize_keras_object(model.loss)
-    loss["config"].pop("version", None)
-    optimizer = keras.saving.serialize_keras_object(model.optimizer)
-    return json.dumps([loss, optimizer], sort_keys=True, default=str)
+def settings(loss):
+    """What a loss was made with, in one flat dictionary."""
+
+    def flat(config, path=""):
+        if not isinstance(config, dict):
+            return {path: config}
+        return {
+            name: value
+            for key, inner in config.items()
+            if key not in ("name", "version", "module", "registered_name")
+            for name, value in flat(inner, f"{path}/{key}").items()
+        }
+
+    return flat(keras.saving.serialize_keras_object(loss))

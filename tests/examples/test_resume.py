@@ -86,9 +86,7 @@ def whole(tmp_path_factory, digits):
 
 
 # In an epoch; before, at and after its end; twice.
-@pytest.mark.parametrize(
-    "stops", [(3,), (4,), (5,), (6,), (8,), (3, 4), (7, 5), (13,)]
-)
+@pytest.mark.parametrize("stops", [(3,), (5,), (6,), (3, 4), (13,)])
 def test_ends_as_if_nothing_had_happened(tmp_path, digits, whole, stops):
     before = 0
     for steps in stops:
@@ -156,7 +154,7 @@ def test_refuses_the_checkpoint_of_another_network(stopped, digits):
 @pytest.mark.parametrize("preset", ["mnist_linf", "mnist_l2"])
 def test_refuses_the_checkpoint_of_another_preset(stopped, digits, preset):
     loss = ak.ATENTRegularizedLoss.from_preset(preset)
-    with pytest.raises(ValueError, match="of the same loss.* to go on with"):
+    with pytest.raises(ValueError, match="same loss.* step_size=0.05 there"):
         train(stopped, digits, loss=loss)
 
 
