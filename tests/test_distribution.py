@@ -1,6 +1,7 @@
 """Several devices, as one process sees them; workers have their own test."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -323,6 +324,45 @@ def test_one_replica_is_one_device(digits):
     one, _ = train(alone, digits, network=batch_norm)
     plain, _ = train(None, digits, network=batch_norm)
     assert largest_difference(one.get_weights(), plain.get_weights()) < 1e-6
+
+
+class TestKeras:
+    """What the overrides of `ATENTModel` rest on, in Keras itself."""
+
+    def test_its_functions_are_made_where_they_are_expected(self, digits):
+        model = build(None)
+        for kind in ("train", "test", "predict"):
+            make = getattr(keras.Model, f"make_{kind}_function", None)
+            assert make and "force" in inspect.signature(make).parameters, (
+                f"Keras makes its {kind} function elsewhere: `ATENTModel` must"
+                " take XLA away from it there"
+            )
+        assert model.train_function is model.test_function is None
+        model.fit(digits[0][:32], digits[1][:32], verbose=0)
+        assert callable(model.train_function), (
+            "Keras keeps its train function elsewhere: `step_by_step` must "
+            "wrap it there"
+        )
+
+    def test_it_builds_from_a_batch(self):
+        build_ = getattr(keras.Model, "_maybe_symbolic_build", None)
+        assert build_ and {"iterator", "data_batch"} <= set(
+            inspect.signature(build_).parameters
+        ), (
+            "Keras builds models for a strategy elsewhere: see whether `fit` "
+            "still reduces a batch there, else drop the override"
+        )
+
+    @pytest.mark.parametrize(
+        "settings", [{"jit_compile": True}, {"steps_per_execution": 2}]
+    )
+    def test_it_still_needs_the_overrides(self, strategy, digits, settings):
+        with strategy.scope():
+            network = small_network()
+            network.compile("sgd", cross_entropy(), **settings)
+        # If this passes, a version of Keras needs them no longer.
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            network.fit(*(d[:64] for d in digits), verbose=0)
 
 
 def test_refuses_a_model_of_another_scope(strategy, digits):
