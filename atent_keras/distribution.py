@@ -28,7 +28,7 @@ def check(model):
     Raises:
         ValueError: If variables of the model or of its optimizer were made
             outside the strategy's scope, or if XLA would have to compile a
-            synchronized BatchNormalization.
+            synchronized BatchNormalization or a scaled loss.
     """
     strategy = model.distribute_strategy
     active = tf.distribute.get_strategy()
@@ -56,6 +56,13 @@ def check(model):
                 "or compile the model with jit_compile=False. Received: "
                 f"jit_compile=True, and the layer {layer.name!r} with "
                 "synchronized=True"
+            )
+        if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "Under a strategy, XLA can't compile a chain whose loss is "
+                "scaled. Use the policy mixed_bfloat16, which needs no scale, "
+                "or compile the model with jit_compile=False. Received: "
+                f"jit_compile=True and {model.optimizer!r}"
             )
 
 

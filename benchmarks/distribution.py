@@ -1,7 +1,7 @@
 r"""Trains on one device, on two, and in two and three processes; compares.
 
     python benchmarks/distribution.py             # the table
-    python benchmarks/distribution.py --overhead  # one replica, or no strategy
+    python benchmarks/distribution.py --overhead  # what a strategy costs alone
 
 Scikit-learn's digits, a convolution and a dense layer with or without
 BatchNormalization, 20 steps of SGD, a global batch of 96, a chain of 3 steps.
@@ -214,35 +214,44 @@ def table():
                 )
 
 
-def overhead(rounds=5, steps=8):
+def small_cnn(place):
+    strategy = strategy_of(place)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = ak.architectures.SmallCNN()
+        model = ak.ATENTModel(network.inputs, network.outputs)
+        model.compile(
+            keras.optimizers.SGD(0.01),
+            ak.ATENTRegularizedLoss.from_preset("mnist_linf", num_steps=10),
+            jit_compile=False,
+        )
+    return model
+
+
+def overhead(rounds=4, steps=6):
     """Steps of SmallCNN with and without a strategy, in turn."""
     (x, y), _ = ak.datasets.digits()
     x = np.pad(x.repeat(3, 1).repeat(3, 2), [(0, 0), (2, 2), (2, 2), (0, 0)])
     x, y = x[: steps * 128], y[: steps * 128]
-    models = {}
-    for place in ("none", "one"):
-        strategy = strategy_of(place)
-        keras.utils.set_random_seed(0)
-        with strategy.scope():
-            network = ak.architectures.SmallCNN()
-            model = ak.ATENTModel(network.inputs, network.outputs)
-            model.compile(
-                keras.optimizers.SGD(0.01),
-                ak.ATENTRegularizedLoss.from_preset("mnist_linf", num_steps=10),
-                jit_compile=False,
-            )
-        models[place] = model
-    seen = {place: [] for place in models}
-    for turn in range(rounds + 1):
-        for place, model in models.items():
-            clock = Clock()
-            model.fit(x, y, batch_size=128, verbose=0, callbacks=[clock])
-            if turn:  # the first one compiles
-                seen[place].extend(np.diff(clock.ends, axis=0).tolist())
+    seen = {"no strategy": [], "one replica": [], "deterministic": []}
+
+    def measure(**models):
+        for turn in range(rounds + 1):
+            for name, model in models.items():
+                clock = Clock()
+                model.fit(x, y, batch_size=128, verbose=0, callbacks=[clock])
+                if turn:  # the first one compiles
+                    steps_taken = np.diff(clock.ends, axis=0)
+                    seen[name.replace("_", " ")].extend(steps_taken)
+
+    measure(no_strategy=small_cnn("none"), one_replica=small_cnn("one"))
+    # There is no way back from this.
+    tf.config.experimental.enable_op_determinism()
+    measure(deterministic=small_cnn("none"))
     print("| SmallCNN, 10 steps, batch 128 | ms a step | processor ms |")
     print("|---|---|---|")
-    for place, name in (("none", "no strategy"), ("one", "one replica")):
-        wall, processor = 1000 * np.median(seen[place], axis=0)
+    for name, times in seen.items():
+        wall, processor = 1000 * np.median(times, axis=0)
         print(f"| {name} | {wall:.1f} | {processor:.1f} |")
 
 

@@ -437,6 +437,16 @@ def test_refuses_synchronized_batch_norm_with_xla(strategy, digits):
             call(digits[0][:64], digits[1][:64])
 
 
+def test_refuses_a_scaled_loss_with_xla(strategy, digits):
+    with strategy.scope():
+        model = small_model(
+            optimizer=keras.optimizers.LossScaleOptimizer("sgd"),
+            jit_compile=True,
+        )
+    with pytest.raises(ValueError, match="mixed_bfloat16.* Received: jit_comp"):
+        model.fit(digits[0][:64], digits[1][:64])
+
+
 def test_a_custom_loop_in_a_strategy(strategy, digits):
     x, y = digits[0][:64], digits[1][:64]
     reference = build(None)

@@ -32,8 +32,7 @@ def alone():
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_workers_train_and_evaluate_as_one_process(count, alone, tmp_path):
-    processes = workers.start(count, TESTS / "worker.py", str(tmp_path))
-    codes, outputs = workers.finish(processes)
+    codes, outputs = workers.run(count, TESTS / "worker.py", str(tmp_path))
     assert codes == [0] * count, outputs[-1]
     found = [
         [*np.load(tmp_path / f"{index}.npz").values()] for index in range(count)
@@ -51,18 +50,18 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):
         "--strategy=multiworker",
         "--worker_timeout=60",
     )
-    chief, other = processes = workers.start(2, SCRIPT, *flags)
-    while newest(folder) < 4:
-        assert chief.poll() is None, chief.communicate()[0]
-        time.sleep(0.02)
-    other.send_signal(signal.SIGKILL)
-    codes, outputs = workers.finish(processes, timeout=120)
-    assert codes[0] not in (0, None)
+    with workers.running(2, SCRIPT, *flags) as (chief, other):
+        while newest(folder) < 4:
+            assert chief.poll() is None, chief.communicate()[0]
+            time.sleep(0.02)
+        other.send_signal(signal.SIGKILL)
+        output = chief.communicate(timeout=workers.TIMEOUT)[0]
+    assert chief.returncode != 0
     message = "all of them again. Received: no answer from worker 1 at 127"
-    assert message in outputs[0]
-    assert "Traceback" not in outputs[0]
+    assert message in output
+    assert "Traceback" not in output
     assert not (folder / "results.json").exists()
-    codes, outputs = workers.finish(workers.start(2, SCRIPT, *flags))
+    codes, outputs = workers.run(2, SCRIPT, *flags)
     assert codes == [0, 0], outputs[0]
     assert "Going on after epoch 0 and " in outputs[0]
     assert json.loads((folder / "results.json").read_text())

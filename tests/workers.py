@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+TIMEOUT = 600  # seconds; a busy machine takes its time
 
 
 def free_ports(count):
@@ -20,11 +21,12 @@ def free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def start(count, script, *arguments):
-    """Starts `count` workers; returns their processes, the chief first."""
+@contextlib.contextmanager
+def running(count, script, *arguments):
+    """Starts `count` workers: yields their processes, the chief first."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
     paths = (ROOT, ROOT / "tests", ROOT / "examples")
-    return [
+    processes = [
         subprocess.Popen(
             [sys.executable, str(script), *arguments],
             env={
@@ -43,13 +45,15 @@ def start(count, script, *arguments):
         )
         for index in range(count)
     ]
-
-
-def finish(processes, timeout=240):
-    """Waits for all; returns their exit codes and outputs."""
     try:
-        outputs = [p.communicate(timeout=timeout)[0] for p in processes]
+        yield processes
     finally:
         for process in processes:
             process.kill()
+
+
+def run(count, script, *arguments):
+    """Runs workers to their end; returns their exit codes and outputs."""
+    with running(count, script, *arguments) as processes:
+        outputs = [p.communicate(timeout=TIMEOUT)[0] for p in processes]
     return [p.returncode for p in processes], outputs
