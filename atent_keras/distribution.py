@@ -90,8 +90,10 @@ def without_xla(model):
     jit_compile = model.jit_compile
     if is_distributed(model):
         model.jit_compile = False
-    yield
-    model.jit_compile = jit_compile
+    try:
+        yield
+    finally:
+        model.jit_compile = jit_compile
 
 
 def step_by_step(model, function):
@@ -116,8 +118,8 @@ def on_replica(model, chain, weights, state, x, y, sample_weight):
     Outside of a strategy's replicas, that is `chain(...)` and no more.
 
     - With `jit_compile`, XLA compiles the chain, which has no collective.
-    - A replica that got no image of an uneven batch runs the chain with a
-      grey one, of which nothing is kept: neither loss, gradients nor state.
+    - A replica that got no image of an uneven batch runs the chain with one
+      of zeros, of which nothing is kept: neither loss, gradients nor state.
     - The state (BatchNormalization's statistics) moves by the mean of what
       the replicas want, so that all of them keep the same.
 
@@ -228,7 +230,7 @@ def lost_workers(model):
     heartbeats, and ends what waits for that worker.
 
     Raises:
-        RuntimeError: Instead of TensorFlow's error.
+        ConnectionError: Instead of TensorFlow's error.
     """
     try:
         yield
@@ -242,7 +244,7 @@ def lost_workers(model):
             f"{job} {task} at {spec.task_address(job, int(task))}"
             for job, task in tasks
         }
-        raise RuntimeError(
+        raise ConnectionError(
             "All workers must run until the end, and one has stopped. Start "
             "all of them again. Received: no answer from "
             f"{' and '.join(sorted(names)) or 'another worker'}"

@@ -72,11 +72,10 @@ def sent(network, num_steps):
     original = tf.distribute.ReplicaContext.all_reduce
 
     def record(context, reduce_op, value, *args, **kwargs):
-        if context.replica_id_in_sync_group == 0:
-            tensors = tf.nest.flatten(value)
-            calls.append(
-                sum(t.shape.num_elements() * t.dtype.size for t in tensors)
-            )
+        tensors = tf.nest.flatten(value)
+        calls.append(
+            sum(t.shape.num_elements() * t.dtype.size for t in tensors)
+        )
         return original(context, reduce_op, value, *args, **kwargs)
 
     tf.distribute.ReplicaContext.all_reduce = record
@@ -86,7 +85,7 @@ def sent(network, num_steps):
         ).get_concrete_function()
     finally:
         tf.distribute.ReplicaContext.all_reduce = original
-    return sorted(calls)
+    return sorted(calls)[::2]  # both replicas call it
 
 
 def ring(size, members, rate):

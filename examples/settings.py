@@ -401,11 +401,5 @@ def plain_errors():
     """Ends the program with the message alone of an error in its input."""
     try:
         yield
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        ImportError,
-        RuntimeError,
-    ) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -139,6 +139,33 @@ def test_batch_norm_keeps_one_mean_of_the_replicas(
         np.testing.assert_allclose(first, mean, atol=1e-6)
 
 
+@pytest.mark.parametrize("num_steps", [1, 7])
+def test_replicas_meet_once_however_long_the_chain(
+    strategy, batch, num_steps, monkeypatch
+):
+    model = build(
+        strategy, batch_norm, small_loss(num_steps=num_steps, **STILL)
+    )
+    original = tf.distribute.ReplicaContext.all_reduce
+    sent = []
+
+    def record(context, reduce_op, value, *args, **kwargs):
+        tensors = tf.nest.flatten(value)
+        sent.append(sum(tensor.shape.num_elements() for tensor in tensors))
+        return original(context, reduce_op, value, *args, **kwargs)
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", record)
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    data = tuple(map(tf.constant, batch))
+    tf.function(
+        lambda: strategy.run(model.train_step, args=(data,))
+    ).get_concrete_function()
+    weights = sum(v.shape.num_elements() for v in model.trainable_variables)
+    # Two replicas; the moving averages of eight channels, and the gradients.
+    assert sorted(sent) == [16, 16, weights, weights]
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_noise_of_the_replicas(strategy, jit_compile):
     def draws(seed):

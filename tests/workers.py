@@ -50,6 +50,8 @@ def running(count, script, *arguments):
     finally:
         for process in processes:
             process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 def run(count, script, *arguments):
