@@ -154,9 +154,10 @@ def test_replicas_meet_once_however_long_the_chain(
         sent.append(sum(tensor.shape.num_elements() for tensor in tensors))
         return original(context, reduce_op, value, *args, **kwargs)
 
-    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", record)
     with strategy.scope():
         model.optimizer.build(model.trainable_variables)
+    model.evaluate(*batch, verbose=0)  # builds the metrics
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", record)
     data = tuple(map(tf.constant, batch))
     tf.function(
         lambda: strategy.run(model.train_step, args=(data,))
@@ -467,7 +468,9 @@ def test_refuses_synchronized_batch_norm_with_xla(strategy, digits):
 def test_refuses_a_scaled_loss_with_xla(strategy, digits):
     with strategy.scope():
         model = small_model(
-            optimizer=keras.optimizers.LossScaleOptimizer("sgd"),
+            optimizer=keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.SGD()
+            ),
             jit_compile=True,
         )
     with pytest.raises(ValueError, match="mixed_bfloat16.* Received: jit_comp"):

@@ -80,7 +80,10 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):
         ('{"cluster": {"ps": ["a:1"]}}', 'have a "cluster" of "worker"s'),
         ('{"cluster": {"worker": "a:1"}}', "list the addresses"),
         ('{"cluster": {"worker": ["a"]}}', "as host:port"),
-        ('{"cluster": {"worker": ["a:1", "a:1"]}}', "address of its own"),
+        (
+            '{"cluster": {"worker": ["a:1", "a:1"]}}',
+            "each worker its own address",
+        ),
         ('{"cluster": {"worker": ["a:1"]}}', 'say in "task"'),
         (
             '{"cluster": {"worker": ["a:1"]}, '

@@ -127,7 +127,7 @@ def state(folder):
     return [array for network in networks for array in network] + [
         tf.train.load_variable(path, name)
         for name, _ in tf.train.list_variables(path)
-        if name.endswith("VARIABLE_VALUE")
+        if name.endswith("VARIABLE_VALUE") and "save_counter" not in name
     ]
 
 
