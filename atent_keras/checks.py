@@ -279,7 +279,7 @@ def _check_logits(model, loss, outputs):
         )
 
 
-def guard(x, y, check):
+def guard(x, y, check, replicas=1, batch_size=None):
     """Has `check` look at data on their way into Keras, undisturbed.
 
     Arrays are checked at once; a `tf.data.Dataset` batch by batch in a map,
@@ -289,26 +289,30 @@ def guard(x, y, check):
     Args:
         x, y: What `fit` takes.
         check: Function of a batch `(x, y)` that returns both, or raises.
+        replicas: Integer, the least number of images in the first batch.
+        batch_size: Integer, how Keras will divide arrays. Defaults to Keras's
+            own, 32.
 
     Returns:
         The pair `(x, y)` to hand on to Keras.
 
     Raises:
-        ValueError: If there are no data, besides what `check` raises.
+        ValueError: If there are no data, or not one image for each replica,
+            besides what `check` raises.
     """
 
-    def check_batch(batch):
+    def check_batch(batch, index=0):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         x, y = check(x, y)
+        if replicas > 1:
+            x = _require_share(x, tf.shape(x)[0], replicas, index)
         return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
     if isinstance(x, tf.data.Dataset):
         _require_some(x, x.cardinality() != 0)
-        return x.map(
+        return x.enumerate().map(
             tf.autograph.experimental.do_not_convert(
-                lambda *batch: check_batch(
-                    batch if len(batch) > 1 else batch[0]
-                )
+                lambda index, batch: check_batch(batch, index)
             )
         ), y
     if isinstance(x, keras.utils.PyDataset):
@@ -321,12 +325,24 @@ def guard(x, y, check):
         x = _chain(first, x)
     elif y is not None:
         check(x, y)
+        _require_share(x, min(len(x), batch_size or 32), replicas)
     return x, y
 
 
 def _require_some(data, some):
     if not some:
         raise ValueError(f"The data set is empty. Received: {data!r}")
+
+
+def _require_share(x, size, replicas, index=0):
+    """Returns `x` if it is a first batch with an image for each replica."""
+    return _require(
+        (index > 0) | (size >= replicas),
+        x,
+        f"A batch must hold an image for each of the {replicas} replicas. "
+        "Received: a batch of {}",
+        tf.convert_to_tensor(size),
+    )
 
 
 def _chain(first, rest):

@@ -14,6 +14,7 @@ def mnist(
     first_epoch=0,
     drop_remainder=False,
     limit=None,
+    endless=False,
     validation_size=5000,
     data_dir=None,
 ):
@@ -33,6 +34,8 @@ def mnist(
             training set; the other splits stay whole. Defaults to `False`.
         limit: Integer, to take the first `limit` images of the split only.
             Defaults to `None`, all of them.
+        endless: Whether the training set goes on for ever, as `pipeline`
+            says. Defaults to `False`.
         validation_size: Integer, from 1 to one less than the training set.
             Defaults to 5000.
         data_dir: Path, the folder where TensorFlow Datasets keeps its data
@@ -67,6 +70,7 @@ def mnist(
         seed=seed,
         first_epoch=first_epoch,
         drop_remainder=drop_remainder,
+        endless=endless,
     )
 
 
@@ -79,6 +83,7 @@ def cifar10(
     first_epoch=0,
     drop_remainder=False,
     limit=None,
+    endless=False,
     validation_size=5000,
     data_dir=None,
 ):
@@ -91,7 +96,7 @@ def cifar10(
     Args:
         augment: Whether to crop and mirror the training images; the other
             splits stay as they are. Defaults to `True`.
-        split, batch_size, seed, first_epoch, drop_remainder, limit,
+        split, batch_size, seed, first_epoch, drop_remainder, limit, endless,
             validation_size, data_dir: As in `mnist`.
 
     Returns:
@@ -112,6 +117,7 @@ def cifar10(
         seed=seed,
         first_epoch=first_epoch,
         drop_remainder=drop_remainder,
+        endless=endless,
     )
 
 
@@ -169,6 +175,7 @@ def pipeline(
     seed=0,
     first_epoch=0,
     drop_remainder=False,
+    endless=False,
 ):
     """Returns arrays as batches whose order follows from the epoch alone.
 
@@ -187,8 +194,9 @@ def pipeline(
 
     What reads ahead of its user, such as `prefetch` after this or a
     distribution strategy, has made a complete pass once it has read the last
-    batch. Several workers that share the batches among them may not all read
-    it: give them a new data set for each epoch, with `first_epoch`.
+    batch. For those there is `endless=True`: one epoch after the other in a
+    single pass, of which nobody has to keep count. It wants `steps_per_epoch`
+    in `fit`, and `skip(n)` begins `n` steps later, in the same order.
 
     Args:
         images: Array of shape `(n, height, width, channels)`: integers in
@@ -203,10 +211,12 @@ def pipeline(
         first_epoch: Integer, the epoch to start with. Defaults to 0.
         drop_remainder: Whether to drop the last batch if it is smaller than
             the others. Defaults to `False`.
+        endless: Whether all epochs from `first_epoch` on come in one pass.
+            Defaults to `False`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, the images float32, of
-        known cardinality.
+        known cardinality or, if `endless`, of infinite.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -234,8 +244,7 @@ def pipeline(
         images, labels = tf.constant(images), tf.constant(labels)
     epochs = _Epochs(first_epoch)
 
-    def batches(_):
-        epoch = tf.numpy_function(epochs.current, [], tf.int64)
+    def batches(epoch):
         seeds = tf.unstack(tf.random.split([tf.cast(seed, tf.int64), epoch], 3))
         order = tf.range(size)
         if shuffle:
@@ -260,6 +269,11 @@ def pipeline(
             .prefetch(tf.data.AUTOTUNE)
         )
 
+    def current_epoch(_):
+        return tf.ensure_shape(
+            tf.numpy_function(epochs.current, [], tf.int64), ()
+        )
+
     def count(step, batch):
         last = tf.equal(step, steps - 1)
         complete = tf.cond(
@@ -271,10 +285,26 @@ def pipeline(
             return tf.nest.map_structure(tf.identity, batch)
 
     options = tf.data.Options()
+    # Workers take turns at the batches; there are no files to share out.
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    if endless:
+        return (
+            tf.data.Dataset.range(first_epoch, tf.int64.max)
+            .flat_map(batches)
+            .apply(
+                tf.data.experimental.assert_cardinality(
+                    tf.data.INFINITE_CARDINALITY
+                )
+            )
+            .with_options(options)
+        )
     # Nothing may read ahead of `count`, which stands for the user.
     options.experimental_optimization.inject_prefetch = False
     return (
         tf.data.Dataset.range(1)
+        .map(current_epoch)
         .flat_map(batches)
         .enumerate()
         .map(count)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import distribution
 from atent_keras import presets
 from atent_keras import version
 from atent_keras.attacks import SGLD
@@ -199,14 +200,22 @@ class ATENTRegularizedLoss(keras.losses.Loss):
         x, y = checks.batch(model, self, self.sampler.threat_model, x, y)
         weights = [v.value for v in model.trainable_variables]
         state = [v.value for v in model.non_trainable_variables]
-        step, state = self._chain(
+        noise_seed = noise_lib.as_seed(seed)
+
+        def chain(weights, state, x, y, sample_weight):
+            noise = noise_lib.normal_noise(noise_seed, x)
+            return self._chain(
+                model, weights, state, x, y, sample_weight, noise
+            )
+
+        step, state = distribution.on_replica(
             model,
+            chain,
             [tf.convert_to_tensor(value) for value in weights],
             [tf.convert_to_tensor(value) for value in state],
             x,
             y,
             sample_weight,
-            noise_lib.normal_noise(noise_lib.as_seed(seed), x),
         )
         for variable, value in zip(model.non_trainable_variables, state):
             variable.assign(value)
@@ -404,6 +413,8 @@ def _loss_scale(model):
 
 def _unrolls(model):
     """Whether to unroll the chain: XLA's loops are slow on a CPU."""
+    if distribution.must_unroll(model):
+        return True
     return bool(model.jit_compile) and not tf.config.list_physical_devices(
         "GPU"
     )

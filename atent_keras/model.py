@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from atent_keras import checks
+from atent_keras import distribution
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -80,7 +81,37 @@ class ATENTModel(keras.Model):
                 metric.update_state(
                     step.loss * replicas, sample_weight=tf.shape(x)[0]
                 )
-        return self.compute_metrics(x, y, step.y_pred, sample_weight)
+        logs = self.compute_metrics(x, y, step.y_pred, sample_weight)
+        return distribution.reducible(logs)
+
+    def test_step(self, data):
+        return distribution.reducible(super().test_step(data))
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            with distribution.without_xla(self):
+                super().make_train_function(force)
+            self.train_function = distribution.step_by_step(
+                self, self.train_function
+            )
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            with distribution.without_xla(self):
+                super().make_test_function(force)
+            self.test_function = distribution.step_by_step(
+                self, self.test_function
+            )
+        return self.test_function
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras's own fails across workers and on batches that leave a replica
+        # without images, and shifts the order of shuffled data by a look.
+        if iterator is not None and distribution.is_distributed(self):
+            data = iterator.data_adapter.get_tf_dataset()
+            data_batch = distribution.one_replica(data)
+        super()._maybe_symbolic_build(data_batch=data_batch)
 
     def perturb(self, x, y, seed=None):
         """Returns the chain's last points, with the network in inference mode.
@@ -104,39 +135,62 @@ class ATENTModel(keras.Model):
 
     # Keras's own loops, with a look at the data before they start.
 
-    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *args,
+        validation_data=None,
+        steps_per_epoch=None,
+        **kwargs,
+    ):
         _require_robust(self.loss)
-        x, y = checks.guard(x, y, self._check)
+        distribution.check(self)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            distribution.check_length(x, steps_per_epoch)
+        x, y = checks.guard(x, y, self._check, replicas, batch_size)
         if isinstance(validation_data, (tuple, list)):
             checks.guard(*validation_data[:2], self._check)
         elif validation_data is not None:
             validation_data, _ = checks.guard(
                 validation_data, None, self._check
             )
-        with checks.plain_errors():
+        with checks.plain_errors(), distribution.lost_workers(self):
             history = super().fit(
-                x, y, *args, validation_data=validation_data, **kwargs
+                x,
+                y,
+                batch_size,
+                *args,
+                validation_data=validation_data,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
             )
         if history.epoch and not history.history:
             raise ValueError("The data set is empty. Received: no batch")
         return history
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
+        distribution.check(self)
         # `fit` has looked at its validation data already.
         looked_at = kwargs.get("_use_cached_eval_dataset", False)
         if hasattr(self.loss, "sampler") and not looked_at:
             x, y = checks.guard(x, y, self._check)
-        with checks.plain_errors():
+        with checks.plain_errors(), distribution.lost_workers(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
         _require_robust(self.loss)
+        distribution.check(self)
         x, y = checks.guard(x, y, self._check)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def _check(self, x, y):
         threat_model = self.loss.sampler.threat_model
-        return checks.batch(self, self.loss, threat_model, x, y)
+        # A model that this builds belongs to its strategy.
+        with self.distribute_strategy.scope():
+            return checks.batch(self, self.loss, threat_model, x, y)
 
     def _step_seed(self):
         """The seed of this step on this replica."""

@@ -7,7 +7,6 @@ import platform
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 DRAFT = "config.json.tmp"
 
@@ -16,7 +15,7 @@ class RunFolder:
     """The files of a training run.
 
     - `config.json`: the flags that decide the outcome, and the machine.
-    - `checkpoints/`: the state of training after each epoch, the last two.
+    - `checkpoints/`: the state of training, the last two; see `resume.py`.
     - `metrics.csv`: a line an epoch.
     - `best.keras`, `last.keras`: the best epoch's network, and the last.
 
@@ -99,77 +98,6 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows[:count])
         draft.replace(self / "metrics.csv")
-
-
-class Resume(keras.callbacks.Callback):
-    """Saves the state of training after each epoch, and brings it back.
-
-    It goes behind all other callbacks: what they write of an epoch is on the
-    disk before the checkpoint that says that the epoch is done. An epoch that
-    was interrupted runs again.
-
-    Args:
-        folder: Where the checkpoints are; the last two are kept.
-        model: A compiled, built Keras model.
-    """
-
-    def __init__(self, folder, model):
-        super().__init__()
-        optimizer = model.optimizer
-        optimizer.build(model.trainable_variables)
-        self.epoch = tf.Variable(0, dtype=tf.int64)
-        # All of the model's variables: `weights` lacks the seeds of dropout.
-        checkpoint = tf.train.Checkpoint(
-            epoch=self.epoch,
-            model=[variable.value for variable in model.variables],
-            optimizer=[variable.value for variable in optimizer.variables],
-        )
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, str(folder), max_to_keep=2, checkpoint_name="epoch"
-        )
-
-    def restore(self):
-        """Brings back the newest state that can be read.
-
-        Returns:
-            The number of epochs that are done.
-
-        Raises:
-            ValueError: If there are checkpoints, but none can be read.
-        """
-        paths = self.manager.checkpoints[::-1]
-        for path in paths:
-            try:
-                self.manager.checkpoint.restore(path).assert_consumed()
-                return int(self.epoch)
-            except (
-                tf.errors.OpError,
-                AssertionError,
-                IndexError,
-                RuntimeError,
-                ValueError,
-            ) as error:
-                reason = str(error).splitlines()[0]
-                logging.warning(
-                    "%s cannot be read and is left out: %s", path, reason
-                )
-        if paths:
-            raise ValueError(
-                "The checkpoints must be whole and of this network and "
-                f"optimizer. Received: {', '.join(paths)}: {reason}. Start "
-                "anew in another --output_dir"
-            )
-        return 0
-
-    def save(self, epoch):
-        self.epoch.assign(epoch)
-        self.manager.save(checkpoint_number=epoch)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        # Now, not at the end of the epoch before: averaged weights have left
-        # the model again.
-        if epoch != int(self.epoch):
-            self.save(epoch)
 
 
 def read_json(path):

@@ -7,6 +7,7 @@ import math
 import sys
 
 import keras
+import tensorflow as tf
 from absl import flags
 
 import atent_keras as ak
@@ -36,7 +37,14 @@ ATENT = (
 # Of the literature's attacks in l_inf.
 ATTACK_STEP_SIZES = {"mnist": 0.01, "cifar10": 2 / 255}
 # Flags that may differ when a run goes on.
-ELSEWHERE = ("output_dir", "data_dir", "verbose", "tensorboard")
+ELSEWHERE = (
+    "output_dir",
+    "data_dir",
+    "verbose",
+    "tensorboard",
+    "checkpoint_every",
+    "worker_timeout",
+)
 
 
 class NumberParser(flags.ArgumentParser):
@@ -150,6 +158,32 @@ def define(dataset, model, presets, attack_steps):
     )
     flags.DEFINE_bool("xla", False, "Whether to compile the step with XLA.")
     flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+    flags.DEFINE_bool(
+        "deterministic",
+        None,
+        "Whether every operation gives the same result twice, to the last bit, "
+        "on a GPU, too (slower).",
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        None,
+        ["mirrored", "multiworker"],
+        "mirrored: all GPUs of this machine; multiworker: those of all "
+        "machines that TF_CONFIG or Slurm names (default: one device). "
+        "--batch_size is that of all together.",
+    )
+    flags.DEFINE_integer(
+        "worker_timeout",
+        300,
+        "Seconds to wait for the other workers.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_every",
+        100,
+        "Steps between checkpoints: what a run that is killed may lose.",
+        lower_bound=1,
+    )
 
     for split, count in (("train", None), ("validation", 1000), ("test", None)):
         flags.DEFINE_integer(
@@ -253,6 +287,12 @@ def check():
         "momentum",
     )
     require(
+        "--strategy belongs to --method=atent",
+        FLAGS.strategy is None or FLAGS.method == "atent",
+        "strategy",
+        "method",
+    )
+    require(
         "--ema must lie between 0 and 1",
         FLAGS.ema is None or 0 < FLAGS.ema < 1,
         "ema",
@@ -325,6 +365,8 @@ def optimizer(steps_per_epoch):
 def model(steps_per_epoch):
     """The network, compiled as the flags say."""
     keras.utils.set_random_seed(FLAGS.seed)
+    if FLAGS.deterministic:
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.precision)
     network = NETWORKS[FLAGS.model]()
     if FLAGS.method == "atent":

@@ -1,6 +1,9 @@
 """A training run from flags to results, the same for all data sets."""
 
+import atexit
+import shutil
 import sys
+import tempfile
 import time
 
 import keras
@@ -9,9 +12,11 @@ from absl import flags
 from absl import logging
 
 import atent_keras as ak
+import devices
 import pictures
 import run_folder
 import settings
+from resume import Resume
 
 FLAGS = flags.FLAGS
 
@@ -34,46 +39,72 @@ def run(dataset, argv):
         name, attack = settings.attack(dataset, threat_model)
         config = settings.config(dataset)
         folder = run_folder.RunFolder(FLAGS.output_dir, config)
+        strategy = devices.strategy(FLAGS.strategy, FLAGS.worker_timeout)
+    chief = devices.is_chief(strategy)
     if (folder / "results.json").exists():
         print(f"This run is complete, in {folder.path}:")
         print((folder / "report.txt").read_text(encoding="utf-8"))
         return
     with settings.plain_errors():
-        train = data(dataset, "train")
+        steps = len(data(dataset, "train"))
         validation = data(dataset, "validation")
-        model = settings.model(len(train))
-        folder.create()
-        resume = run_folder.Resume(folder / "checkpoints", model)
+        with strategy.scope():
+            model = settings.model(steps)
+        # This builds the metrics, which the checkpoints hold, too.
+        model.evaluate(validation.take(1), verbose=0)
+        if chief:
+            folder.create()
+        resume = Resume(
+            folder / "checkpoints",
+            model,
+            steps,
+            FLAGS.checkpoint_every,
+            strategy,
+            writes=chief,
+        )
         done = resume.restore()
-    folder.keep_rows(done)
+    epoch, step = divmod(done, steps)
+    if chief:
+        folder.keep_rows(epoch)
+        describe(dataset, folder, loss, steps)
+        if done:
+            print(f"Going on after epoch {epoch} and {step} steps.")
+        sys.stdout.flush()
+    else:
+        # What the callbacks of this worker write, nobody needs.
+        folder = run_folder.RunFolder(tempfile.mkdtemp(), config)
+        atexit.register(shutil.rmtree, folder.path)
+    if epoch < FLAGS.epochs:
+        train = data(dataset, "train", first_epoch=epoch, endless=True)
+        with settings.plain_errors():
+            model.fit(
+                train.skip(step),
+                steps_per_epoch=steps,
+                validation_data=validation,
+                epochs=FLAGS.epochs,
+                initial_epoch=epoch,
+                callbacks=callbacks(folder, validation, threat_model, resume),
+                shuffle=False,  # the data set does
+                verbose=int(FLAGS.verbose) if chief else 0,
+            )
+        resume.save()
+    if chief:
+        finish(dataset, folder, name, attack)
+
+
+def describe(dataset, folder, loss, steps):
     print(
-        f"{FLAGS.model} on {dataset}, {FLAGS.epochs} epochs of {len(train)} "
+        f"{FLAGS.model} on {dataset}, {FLAGS.epochs} epochs of {steps} "
         f"steps, batch {FLAGS.batch_size}, {FLAGS.optimizer} "
         f"{FLAGS.learning_rate:g} {FLAGS.schedule}, {FLAGS.precision}, seed "
         f"{FLAGS.seed}\n{loss!r}\ninto {folder.path.resolve()}"
     )
-    if done:
-        print(f"Going on after epoch {done}.")
-    sys.stdout.flush()
-    if done < FLAGS.epochs:
-        model.fit(
-            data(dataset, "train", first_epoch=done),
-            validation_data=validation,
-            epochs=FLAGS.epochs,
-            initial_epoch=done,
-            callbacks=callbacks(folder, validation, threat_model, resume),
-            shuffle=False,  # the data set does
-            verbose=int(FLAGS.verbose),
-        )
-        resume.save(FLAGS.epochs)
-    finish(dataset, folder, name, attack)
 
 
-def data(dataset, split, first_epoch=0):
+def data(dataset, split, **training):
     """One split of the data set, as the flags limit it."""
-    training = {}
     if split == "train":
-        training = {"seed": FLAGS.seed, "first_epoch": first_epoch}
+        training["seed"] = FLAGS.seed
     return getattr(ak.datasets, dataset)(
         split,
         FLAGS.batch_size if split == "train" else 500,

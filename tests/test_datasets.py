@@ -99,6 +99,18 @@ class TestPipeline:
     def test_order_does_not_depend_on_the_batch_size(self):
         assert order(shuffled(batch_size=7)) == order(shuffled(batch_size=50))
 
+    def test_endless_is_one_epoch_after_the_other(self):
+        expected = sum(epochs(shuffled(seed=1), 4), [])
+        dataset = shuffled(seed=1, first_epoch=1, endless=True)
+        assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        batches = list(dataset.take(21))
+        assert [len(y) for _, y in batches] == ([8] * 6 + [2]) * 3
+        assert order(batches) == expected[50:]
+        # Whoever reads ahead, and wherever it begins.
+        ahead = dataset.skip(9).prefetch(5)
+        assert order(ahead.take(5)) == expected[116:150]
+        assert order(ahead.take(12)) == expected[116:]
+
     def test_peeking_changes_nothing(self):
         expected = epochs(shuffled(), 2)
         dataset = shuffled()

@@ -30,6 +30,10 @@ def defined():
             {"method": "plain", "num_steps": 3},
             "no chain to set up. Received: --method=plain, --num_steps=3",
         ),
+        (
+            {"method": "plain", "strategy": "mirrored"},
+            "--strategy belongs to --method=atent",
+        ),
         ({"schedule": "piecewise"}, "--boundaries belong to"),
         ({"boundaries": ["2"]}, "--boundaries belong to"),
         ({"schedule": "piecewise", "boundaries": ["b"]}, "increasing epochs"),

@@ -3,54 +3,20 @@
 import csv
 import json
 import os
-import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-SCRIPT = pathlib.Path(__file__).with_name("digits_run.py")
-FLAGS = (
-    "--num_steps=2",
-    "--step_size=0.15",
-    "--epochs=3",
-    "--train_limit=640",
-    "--validation_limit=64",
-    "--test_limit=64",
-    "--batch_size=32",
-    "--optimizer=adam",
-    "--learning_rate=0.004",
-    "--schedule=one_cycle",
-    "--ema=0.8",
-    "--weight_decay=1e-4",
-    "--validation_attack_steps=2",
-)
-
-
-def start(script, *arguments, **kwargs):
-    environment = dict(os.environ)
-    root = EXAMPLES.parent
-    environment["PYTHONPATH"] = f"{root}{os.pathsep}{EXAMPLES}"
-    return subprocess.Popen(
-        [sys.executable, str(script), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
-    )
-
-
-def run(script, *arguments):
-    process = start(script, *arguments)
-    output = process.communicate(timeout=300)[0]
-    return process.returncode, output
+from kills import EXAMPLES
+from kills import FLAGS
+from kills import SCRIPT
+from kills import kill
+from kills import run
+from kills import state
 
 
 def read(folder):
@@ -127,31 +93,18 @@ def test_a_plain_run_keeps_the_epoch_of_the_best_clean_accuracy(tmp_path):
     assert clean[-1] > clean[0]
 
 
-def test_goes_on_after_being_killed_and_ends_with_the_same_files(
-    whole, tmp_path
-):
+def test_goes_on_after_being_killed_and_ends_the_same(whole, tmp_path):
     folder = tmp_path / "killed"
-    arguments = (*FLAGS, f"--output_dir={folder}", "--verbose=2")
-    process = start(SCRIPT, *arguments)
-    deadline = time.time() + 240
-    # The first checkpoint is written when the second epoch begins.
-    while not (folder / "checkpoints" / "checkpoint").exists():
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    # In the midst of the first epoch, then while a checkpoint is written.
+    assert kill(folder, 4, in_write=False) == 0
+    assert kill(folder, 24, in_write=True) in (2, 4)
     assert not (folder / "results.json").exists()
-    code, output = run(SCRIPT, *arguments)
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
     assert code == 0, output
-    assert "Going on after epoch 1." in output
+    assert "Going on after epoch 1 and " in output
     assert read(folder) == read(whole[0])
-    for name in ("best.keras", "last.keras"):
-        weights = (
-            keras.models.load_model(path / name, compile=False).get_weights()
-            for path in (folder, whole[0])
-        )
-        for one, other in zip(*weights, strict=True):
-            np.testing.assert_array_equal(one, other)
+    for one, other in zip(state(folder), state(whole[0]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_complete_run_shows_its_report_again(whole):

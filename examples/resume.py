@@ -1,0 +1,168 @@
+"""The state of training on the disk, from which a killed run goes on."""
+
+import json
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+# What the files of a damaged checkpoint raise, as far as was seen.
+DAMAGED = (
+    tf.errors.OpError,
+    AssertionError,
+    IndexError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class Resume(keras.callbacks.Callback):
+    """Saves the state of training every so many steps, and brings it back.
+
+    A checkpoint holds all that a step depends on: the model's variables, the
+    seeds of dropout among them, those of the optimizer (its averages of the
+    weights, too) and of the metrics, and the number of steps done. The order
+    of the data follows from that number, and so does the noise.
+
+    It goes behind all other callbacks: what they write of an epoch is on the
+    disk before the checkpoint that says that the epoch is done. The first
+    epoch of a run that goes on is as long as what is left of it.
+
+    Args:
+        folder: Where the checkpoints are; the last two are kept.
+        model: A compiled, built Keras model, its metrics built, too.
+        steps_per_epoch: Integer, as `fit` has it; the data go on for ever.
+        every: Integer, steps between checkpoints; there is one after each
+            epoch besides.
+        strategy: A `tf.distribute.Strategy`.
+        writes: Whether this process writes checkpoints. All processes of a
+            run call this callback, since they read some variables together.
+    """
+
+    def __init__(
+        self, folder, model, steps_per_epoch, every, strategy, writes=True
+    ):
+        super().__init__()
+        self.set_model(model)
+        self.steps_per_epoch = steps_per_epoch
+        self.every = every
+        self.strategy = strategy
+        self.writes = writes
+        self.short = False
+        optimizer = model.optimizer
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+        self.step = tf.Variable(0, dtype=tf.int64)
+        self.settings = tf.Variable(json.dumps(settings(model.loss)))
+        self.metrics = [tf.Variable(v.value) for v in model.metrics_variables]
+        # All of the model's variables: `weights` lacks the seeds of dropout.
+        checkpoint = tf.train.Checkpoint(
+            step=self.step,
+            settings=self.settings,
+            metrics=self.metrics,
+            model=[variable.value for variable in model.variables],
+            optimizer=[variable.value for variable in optimizer.variables],
+        )
+        self.manager = tf.train.CheckpointManager(
+            checkpoint, str(folder), max_to_keep=2, checkpoint_name="step"
+        )
+
+    def restore(self):
+        """Brings back the newest state that can be read.
+
+        Returns:
+            The number of steps that are done.
+
+        Raises:
+            ValueError: If there are checkpoints, but none can be read, or
+                they are of other settings, or the workers see different ones.
+        """
+        expected = json.loads(self.settings.numpy())
+        paths = self.manager.checkpoints[::-1]
+        for path in paths:
+            try:
+                self.manager.checkpoint.restore(path).assert_consumed()
+                break
+            except DAMAGED as error:
+                reason = str(error).splitlines()[0]
+                logging.warning(
+                    "%s cannot be read and is left out: %s", path, reason
+                )
+        else:
+            if paths:
+                raise ValueError(
+                    "The checkpoints must be whole and of this network and "
+                    f"optimizer. Received: {', '.join(paths)}: {reason}. Start "
+                    "anew in another --output_dir"
+                )
+        found = json.loads(self.settings.numpy())
+        different = [
+            f"{name.rpartition('/')[2]}={found.get(name)} there, "
+            f"{expected.get(name)} now"
+            for name in sorted({*found, *expected})
+            if found.get(name) != expected.get(name)
+        ]
+        if different:
+            raise ValueError(
+                "The checkpoints must be of a run with the same loss. "
+                f"Received: {path} with {'; '.join(different)}"
+            )
+        self._require_agreement()
+        return int(self.step)
+
+    def _require_agreement(self):
+        steps = self.strategy.run(lambda: tf.reshape(self.step, (1,)))
+        steps = self.strategy.gather(steps, axis=0).numpy()
+        if (steps != steps[0]).any():
+            raise ValueError(
+                "All workers must find the same checkpoints: --output_dir "
+                "must be a folder that they share. Received: checkpoints of "
+                f"steps {sorted({*steps.tolist()})}"
+            )
+
+    def save(self):
+        for copy, variable in zip(self.metrics, self.model.metrics_variables):
+            copy.assign(variable.value)
+        if self.writes:
+            self.manager.save(checkpoint_number=self.step)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        done = int(self.step) % self.steps_per_epoch
+        if done:
+            self.short = True
+            for copy, variable in zip(
+                self.metrics, self.model.metrics_variables
+            ):
+                variable.assign(copy.value())
+        elif int(self.step):
+            # Now, not at the end of the epoch before: averaged weights have
+            # left the model again.
+            self.save()
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = int(self.step.assign_add(1)) % self.steps_per_epoch
+        if done == 0:
+            self.model.stop_training |= self.short
+        elif done % self.every == 0:
+            self.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.short:
+            self.model.stop_training = False
+            self.short = False
+
+
+def settings(loss):
+    """What a loss was made with, in one flat dictionary."""
+
+    def flat(config, path=""):
+        if not isinstance(config, dict):
+            return {path: config}
+        return {
+            name: value
+            for key, inner in config.items()
+            if key not in ("name", "version", "module", "registered_name")
+            for name, value in flat(inner, f"{path}/{key}").items()
+        }
+
+    return flat(keras.saving.serialize_keras_object(loss))

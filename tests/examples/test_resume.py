@@ -1,0 +1,169 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+from conftest import small_loss
+from conftest import small_model
+from conftest import small_network
+from resume import Resume
+
+STEPS = 5  # an epoch
+EPOCHS = 3
+
+
+def resumable(folder, digits, strategy=None, every=2, **settings):
+    """A model, its data, and the callback, as the command lines make them."""
+    strategy = strategy or tf.distribute.get_strategy()
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = small_model(
+            settings.pop("loss", None) or small_loss(noise_scale=0.1),
+            keras.optimizers.Adam(0.01, use_ema=True),
+            settings.pop("network", None) or small_network(0.3, True),
+        )
+    x, y = digits[0][:160], digits[1][:160]
+    model.evaluate(x[:32], y[:32], verbose=0)
+    resume = Resume(folder, model, STEPS, every, strategy, **settings)
+    return model, resume, (x, y)
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends a training as a kill would, after so many steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps -= 1
+        if not self.steps:
+            raise KeyboardInterrupt
+
+
+def train(folder, digits, steps=None, **settings):
+    model, resume, (x, y) = resumable(folder, digits, **settings)
+    done = resume.restore()
+    epoch, step = divmod(done, STEPS)
+    data = ak.datasets.pipeline(
+        x,
+        y,
+        32,
+        shuffle=True,
+        augment=True,
+        first_epoch=epoch,
+        endless=True,
+    )
+    history = {}
+    try:
+        history = model.fit(
+            data.skip(step),
+            steps_per_epoch=STEPS,
+            epochs=EPOCHS,
+            initial_epoch=epoch,
+            callbacks=[
+                keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+                *([Stop(steps)] if steps else []),
+                resume,
+            ],
+            shuffle=False,
+            verbose=0,
+        ).history
+    except KeyboardInterrupt:
+        pass
+    return done, model, history
+
+
+def values(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digits):
+    _, model, history = train(tmp_path_factory.mktemp("whole"), digits)
+    return values(model), history
+
+
+# In an epoch; before, at and after its end; twice.
+@pytest.mark.parametrize("stops", [(3,), (5,), (6,), (3, 4), (13,)])
+def test_ends_as_if_nothing_had_happened(tmp_path, digits, whole, stops):
+    before = 0
+    for steps in stops:
+        done, _, _ = train(tmp_path, digits, steps)
+        assert done == before
+        # At most two steps, and the one in which it was stopped, are lost.
+        before = done + steps
+        before = max(
+            step
+            for step in range(done, before)
+            if step == done or step % STEPS % 2 == 0
+        )
+    done, model, history = train(tmp_path, digits)
+    assert done == before
+    for one, other in zip(values(model), whole[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    for name, expected in whole[1].items():
+        found = history[name]
+        np.testing.assert_array_equal(found, expected[-len(found) :])
+    assert model.optimizer.iterations == EPOCHS * STEPS
+
+
+def test_ends_the_same_on_two_devices(tmp_path, digits):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    _, whole, _ = train(tmp_path / "whole", digits, strategy=strategy)
+    train(tmp_path / "stopped", digits, 8, strategy=strategy)
+    done, model, _ = train(tmp_path / "stopped", digits, strategy=strategy)
+    assert done == 7
+    for one, other in zip(values(model), values(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def stopped(tmp_path, digits):
+    """The checkpoints of a run that was stopped after step 4 was saved."""
+    folder = tmp_path / "stopped"
+    train(folder, digits, 5)
+    return folder
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    stopped, digits, whole, caplog
+):
+    data = stopped / "step-4.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:100])
+    done, model, _ = train(stopped, digits)
+    assert done == 2
+    assert "step-4 cannot be read and is left out" in caplog.text
+    for one, other in zip(values(model), whole[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_refuses_when_no_checkpoint_can_be_read(stopped, digits):
+    for path in stopped.glob("*.data*"):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match="must be whole and of this network"):
+        train(stopped, digits)
+
+
+def test_refuses_the_checkpoint_of_another_network(stopped, digits):
+    with pytest.raises(ValueError, match="of this network and optimizer"):
+        train(stopped, digits, network=small_network(0.3))
+
+
+@pytest.mark.parametrize("preset", ["mnist_linf", "mnist_l2"])
+def test_refuses_the_checkpoint_of_another_preset(stopped, digits, preset):
+    loss = ak.ATENTRegularizedLoss.from_preset(preset)
+    with pytest.raises(ValueError, match="same loss.* step_size=0.05 there"):
+        train(stopped, digits, loss=loss)
+
+
+def test_nothing_to_restore(tmp_path, digits):
+    _, resume, _ = resumable(tmp_path / "none", digits)
+    assert resume.restore() == 0
+
+
+def test_only_one_process_writes(tmp_path, digits):
+    _, resume, _ = resumable(tmp_path / "run", digits, writes=False)
+    resume.save()
+    assert not [*tmp_path.glob("run/*.index")]

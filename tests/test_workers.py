@@ -1,0 +1,165 @@
+"""Several processes: each a worker, all on this machine."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import devices
+import worker
+import workers
+from conftest import largest_difference
+from kills import FLAGS
+from kills import SCRIPT
+from kills import newest
+
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What one process, without a strategy, comes to."""
+    return worker.trained_in_turn(tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_workers_train_and_evaluate_as_one_process(count, alone, tmp_path):
+    codes, outputs = workers.run(count, TESTS / "worker.py", str(tmp_path))
+    assert codes == [0] * count, outputs[-1]
+    found = [
+        [*np.load(tmp_path / f"{index}.npz").values()] for index in range(count)
+    ]
+    for other in found[1:]:
+        assert largest_difference(other, found[0]) == 0
+    assert largest_difference(found[0], alone) < 1e-4
+
+
+def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):
+    folder = tmp_path / "run"
+    flags = (
+        *FLAGS,
+        f"--output_dir={folder}",
+        "--strategy=multiworker",
+        "--worker_timeout=60",
+    )
+    with workers.running(2, SCRIPT, *flags) as (chief, other):
+        while newest(folder) < 4:
+            assert chief.poll() is None, chief.communicate()[0]
+            time.sleep(0.02)
+        other.send_signal(signal.SIGKILL)
+        output = chief.communicate(timeout=workers.TIMEOUT)[0]
+    assert chief.returncode != 0
+    message = "all of them again. Received: no answer from worker 1 at 127"
+    assert message in output
+    assert "Traceback" not in output
+    assert not (folder / "results.json").exists()
+    codes, outputs = workers.run(2, SCRIPT, *flags)
+    assert codes == [0, 0], outputs[0]
+    assert "Going on after epoch 0 and " in outputs[0]
+    assert json.loads((folder / "results.json").read_text())
+    # Only the chief says and writes anything.
+    assert "accuracy on 64 examples" in outputs[0]
+    assert "accuracy on" not in outputs[1]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "must be a JSON object; .* Received: TF_CONFIG={"),
+        ("[]", "must be a JSON object"),
+        ("{}", 'have a "cluster" of "worker"s'),
+        ('{"cluster": {"worker": []}}', 'have a "cluster" of "worker"s'),
+        ('{"cluster": {"ps": ["a:1"]}}', 'have a "cluster" of "worker"s'),
+        ('{"cluster": {"worker": "a:1"}}', "list the addresses"),
+        ('{"cluster": {"worker": ["a"]}}', "as host:port"),
+        (
+            '{"cluster": {"worker": ["a:1", "a:1"]}}',
+            "each worker its own address",
+        ),
+        ('{"cluster": {"worker": ["a:1"]}}', 'say in "task"'),
+        (
+            '{"cluster": {"worker": ["a:1"]}, '
+            '"task": {"type": "worker", "index": 1}}',
+            'say in "task"',
+        ),
+    ],
+)
+def test_refuses_a_malformed_tf_config(text, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message):
+        devices.strategy("multiworker", 1)
+
+
+def test_refuses_to_guess_the_workers(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="neither TF_CONFIG nor SLURM"):
+        devices.strategy("multiworker", 1)
+
+
+def test_names_the_worker_that_does_not_answer(monkeypatch):
+    ports = workers.free_ports(3)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    config = {
+        "cluster": {"chief": addresses[:1], "worker": addresses[1:]},
+        "task": {"type": "chief", "index": 0},
+    }
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    message = f"--worker_timeout=0.2 .* no answer from {addresses[2]}"
+    with socket.create_server(("127.0.0.1", ports[1])):
+        with pytest.raises(TimeoutError, match=message):
+            devices.strategy("multiworker", 0.2)
+
+
+SLURM = {
+    "SLURM_STEP_NODELIST": "node[7-8]",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+    "SLURM_PROCID": "3",
+}
+
+
+@pytest.mark.parametrize("gpus, own", [(None, None), ("0,1", "1")])
+def test_reads_slurm(gpus, own, monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", "")  # no nvidia-smi
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    resolver = devices.cluster()
+    assert resolver.cluster_spec().as_dict() == {
+        "worker": ["node7:8888", "node7:8889", "node8:8888", "node8:8889"]
+    }
+    assert (resolver.task_type, resolver.task_id) == ("worker", 3)
+    assert resolver.num_accelerators() == ({"GPU": 1} if gpus else {})
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == own
+
+
+def test_bad_settings_end_the_command_line_with_the_message_alone(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--strategy=multiworker",
+            f"--output_dir={tmp_path / 'run'}",
+        ],
+        env={
+            **os.environ,
+            "TF_CONFIG": "{",
+            "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS.parent}/examples",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode
+    assert "TF_CONFIG must be a JSON object" in done.stderr
+    assert "Traceback" not in done.stderr
