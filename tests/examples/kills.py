@@ -72,9 +72,12 @@ def start(script, *arguments, **environment):
     )
 
 
-def run(script, *arguments, timeout=300, **environment):
+def run(script, *arguments, timeout=900, **environment):
     process = start(script, *arguments, **environment)
-    output = process.communicate(timeout=timeout)[0]
+    try:
+        output = process.communicate(timeout=timeout)[0]
+    finally:
+        process.kill()
     return process.returncode, output
 
 

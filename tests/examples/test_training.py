@@ -97,11 +97,11 @@ def test_goes_on_after_being_killed_and_ends_the_same(whole, tmp_path):
     folder = tmp_path / "killed"
     # In the midst of the first epoch, then while a checkpoint is written.
     assert kill(folder, 4, in_write=False) == 0
-    assert kill(folder, 24, in_write=True) in (2, 4)
+    assert kill(folder, 24, in_write=True) >= 2
     assert not (folder / "results.json").exists()
     code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
     assert code == 0, output
-    assert "Going on after epoch 1 and " in output
+    assert "Going on after epoch " in output
     assert read(folder) == read(whole[0])
     for one, other in zip(state(folder), state(whole[0]), strict=True):
         np.testing.assert_array_equal(one, other)
