@@ -25,7 +25,7 @@ class DeepFool(RoundAttack):
         gap, normal = nearest_linearized_boundary(x_k)
         step = -gap / norm(normal) ** 2 * normal                          # L2
         step = -gap / sum(abs(normal)) * sign(normal)                     # Linf
-        perturbation += step
+        perturbation = clip(x + perturbation + step) - x
         x_k = clip(x + (1 + overshoot) * perturbation)
     ```
 
@@ -78,7 +78,8 @@ class DeepFool(RoundAttack):
             dual = boundary.inner(normal, direction)
             step = per_example(tf.math.divide_no_nan(-gap, dual), x) * direction
             step = tf.where(per_example(fooled, x), tf.zeros_like(x), step)
-            perturbation += step
+            # What the box takes away is not owed.
+            perturbation = model.clip(x + perturbation + step) - x
             point = model.clip(x + (1 + self.overshoot) * perturbation)
             return k + 1, perturbation, point, self.lead(predict, point, y) < 0
 
