@@ -19,6 +19,16 @@ def seeded():
 
 
 @pytest.fixture(scope="session")
+def strategy():
+    """The one strategy of the two devices.
+
+    In one process, TensorFlow takes the collectives of a second strategy of
+    the same devices for those of the first.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
 def digits():
     """All 1,797 images of handwritten digits, and their labels."""
     data = load_digits()

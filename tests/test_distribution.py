@@ -19,11 +19,6 @@ from conftest import small_network
 STILL = {"noise_scale": 0.0, "random_start": False}
 
 
-@pytest.fixture(scope="module")
-def strategy():
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
 def scope(strategy):
     return strategy.scope() if strategy else contextlib.nullcontext()
 

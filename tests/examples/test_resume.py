@@ -109,8 +109,7 @@ def test_ends_as_if_nothing_had_happened(tmp_path, digits, whole, stops):
     assert model.optimizer.iterations == EPOCHS * STEPS
 
 
-def test_ends_the_same_on_two_devices(tmp_path, digits):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_ends_the_same_on_two_devices(tmp_path, digits, strategy):
     _, whole, _ = train(tmp_path / "whole", digits, strategy=strategy)
     train(tmp_path / "stopped", digits, 8, strategy=strategy)
     done, model, _ = train(tmp_path / "stopped", digits, strategy=strategy)

@@ -1,8 +1,8 @@
 r"""What attacks find, and what they cost: AutoAttack, and ART's beside ours.
 
-    python benchmarks/attacks.py --table=linear
-    python benchmarks/attacks.py --table=stages --model=mnist_run/best.keras
-    python benchmarks/attacks.py --table=art --model=mnist_run/best.keras
+    python benchmarks/auto_attack.py --table=linear
+    python benchmarks/auto_attack.py --table=stages --model=mnist_run/best.keras
+    python benchmarks/auto_attack.py --table=art --model=mnist_run/best.keras
 
 `linear`: AutoAttack on a linear network, whose robust accuracy is known in
 closed form. `stages`: accuracy and minutes after each stage of AutoAttack,
@@ -40,7 +40,7 @@ flags.DEFINE_float("step_size", None, "Of PGD (default: 2.5 epsilon / steps).")
 flags.DEFINE_float("deepfool_epsilon", 2.0, "Radius of DeepFool's l_2 ball.")
 flags.DEFINE_integer("queries", 500, "Of Square, beside ART's.", lower_bound=1)
 flags.DEFINE_integer("images", 1000, "Images.", lower_bound=1)
-flags.DEFINE_string("output", "attacks.json", "JSON file to write.")
+flags.DEFINE_string("output", "auto_attack.json", "JSON file to write.")
 
 NORMS = {"linf": ak.threat_models.Linf, "l2": ak.threat_models.L2}
 
