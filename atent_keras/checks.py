@@ -117,6 +117,12 @@ def labels_fit(y, loss, classes):
     sparse, unwrapped = base_losses.is_sparse(loss), base_losses.unwrap(loss)
     one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
     if isinstance(unwrapped, margins.Lead):
+        if classes < 2:
+            raise ValueError(
+                f"{_name(loss)} needs a network with one output for each of "
+                f"two or more classes. Received: a network with {classes} "
+                "output"
+            )
         sparse = not one_hot
     if sparse is None:
         return y

@@ -8,6 +8,8 @@ import types
 import keras
 import tensorflow as tf
 
+from atent_keras import checks
+
 
 def is_multi_worker(strategy):
     """Whether the replicas of `strategy` live in several processes."""
@@ -38,9 +40,10 @@ def check(model):
             f"Received: a model built under {strategy!r}, used within the "
             f"scope of {active!r}"
         )
+    optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables]
-    if model.optimizer is not None:
-        variables += model.optimizer.variables
+    if optimizer is not None:
+        variables += optimizer.variables
     for variable in variables:
         if not strategy.extended.variable_created_in_scope(variable.value):
             raise ValueError(
@@ -57,12 +60,12 @@ def check(model):
                 f"jit_compile=True, and the layer {layer.name!r} with "
                 "synchronized=True"
             )
-        if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
                 "Under a strategy, XLA can't compile a chain whose loss is "
                 "scaled. Use the policy mixed_bfloat16, which needs no scale, "
                 "or compile the model with jit_compile=False. Received: "
-                f"jit_compile=True and {model.optimizer!r}"
+                f"jit_compile=True and {optimizer!r}"
             )
 
 
@@ -174,6 +177,18 @@ def on_replica(model, chain, weights, state, x, y, sample_weight):
     ):
         wanted[index] = state[index] + move
     return step, wanted
+
+
+def predict(model, x):
+    """Returns a model's outputs in inference mode, of no images, too.
+
+    Some layers fail on the empty part that an uneven batch leaves a replica.
+    """
+    if not tf.distribute.has_strategy():
+        return checks.call(model, x, training=False)
+    size = tf.shape(x)[0]
+    some = _append(x, 1 - tf.minimum(size, 1))
+    return checks.call(model, some, training=False)[:size]
 
 
 def _append(rows, count):

@@ -75,17 +75,28 @@ class ATENTModel(keras.Model):
             (None if g is None else self.optimizer.scale_loss(g), variable)
             for g, variable in zip(step.gradients, self.trainable_variables)
         )
+        return self._log(step.loss, x, y, step.y_pred, sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = distribution.predict(self, x)
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
+        return self._log(loss, x, y, y_pred, sample_weight)
+
+    def predict_step(self, data):
+        x, *_ = keras.utils.unpack_x_y_sample_weight(data)
+        return distribution.predict(self, x)
+
+    def _log(self, loss, x, y, y_pred, sample_weight):
+        """Updates the metrics by one batch; the loss is a replica's share."""
         replicas = self.distribute_strategy.num_replicas_in_sync
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(
-                    step.loss * replicas, sample_weight=tf.shape(x)[0]
+                    loss * replicas, sample_weight=tf.shape(x)[0]
                 )
-        logs = self.compute_metrics(x, y, step.y_pred, sample_weight)
+        logs = self.compute_metrics(x, y, y_pred, sample_weight)
         return distribution.reducible(logs)
-
-    def test_step(self, data):
-        return distribution.reducible(super().test_step(data))
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

@@ -130,9 +130,9 @@ class ThreatModel:
             gained = tf.reduce_sum(gain * tf.minimum(time, until), 1, True)
             slope = tf.reduce_sum(tf.where(time < until, gain, 0), 1, True)
             more = tf.math.divide_no_nan(rise - gained, slope)
-            return time + tf.maximum(more, 0), tf.reduce_any(
-                more > _ROUNDING * time
-            )
+            # Who is there stays, however long the others of a batch take.
+            going = more > _ROUNDING * time
+            return tf.where(going, time + more, time), tf.reduce_any(going)
 
         time, _ = tf.while_loop(
             lambda _, more: more,

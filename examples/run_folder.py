@@ -76,6 +76,10 @@ class RunFolder:
     def __truediv__(self, name):
         return self.path / name
 
+    def draft(self, name):
+        """Where a file is written before it gets its name."""
+        return self / f"draft_{name}"
+
     def rows(self):
         """The lines of `metrics.csv`, as dictionaries of strings."""
         file = self / "metrics.csv"
@@ -98,6 +102,30 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows[:count])
         draft.replace(self / "metrics.csv")
+
+
+class Publish(keras.callbacks.Callback):
+    """Renames what other callbacks wrote as drafts in this epoch.
+
+    Keras writes a file in its place, where a kill would leave it torn.
+
+    Args:
+        folder: A `RunFolder`.
+        names: Names of files, whose drafts `draft` names.
+    """
+
+    def __init__(self, folder, names):
+        super().__init__()
+        self.files = {folder.draft(name): folder / name for name in names}
+
+    def on_train_begin(self, logs=None):
+        for draft in self.files:  # of a run that was killed
+            draft.unlink(missing_ok=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for draft, file in self.files.items():
+            if draft.exists():
+                draft.replace(file)
 
 
 def read_json(path):

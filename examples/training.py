@@ -127,13 +127,14 @@ def callbacks(folder, validation, threat_model, resume):
         ak.callbacks.RobustAccuracy(validation, attack, FLAGS.seed),
         Clock(),
         keras.callbacks.ModelCheckpoint(
-            folder / "best.keras",
+            folder.draft("best.keras"),
             monitor=monitor,
             mode="max",
             save_best_only=True,
             initial_value_threshold=max(best, default=None),
         ),
-        keras.callbacks.ModelCheckpoint(folder / "last.keras"),
+        keras.callbacks.ModelCheckpoint(folder.draft("last.keras")),
+        run_folder.Publish(folder, ["best.keras", "last.keras"]),
         keras.callbacks.CSVLogger(folder / "metrics.csv", append=True),
     ]
     if FLAGS.ema is not None:

@@ -203,6 +203,13 @@ def test_evaluate_is_clean_and_plain(digits):
     assert accuracy == pytest.approx(right.mean(), abs=1e-6)
 
 
+def test_evaluate_wants_a_compiled_model(batch):
+    network = small_network()
+    model = ak.ATENTModel(network.inputs, network.outputs)
+    with pytest.raises(ValueError, match="compile"):
+        model.evaluate(*batch, verbose=0)
+
+
 def test_perturb_is_the_compiled_sampler_s_call(batch):
     model = small_model()
     x_adv = model.perturb(*batch, seed=4)

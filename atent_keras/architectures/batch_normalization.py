@@ -4,6 +4,14 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+_DEFAULTS = {
+    "axis": -1,
+    "center": True,
+    "scale": True,
+    "renorm": False,
+    "synchronized": False,
+}
+
 
 @keras.saving.register_keras_serializable("atent_keras")
 class BatchNormalization(layers.BatchNormalization):
@@ -15,13 +23,38 @@ class BatchNormalization(layers.BatchNormalization):
     variance follows the batch's unbiased variance, `n / (n - 1)` times what
     Keras's layer takes.
 
+    In float64, which the kernel does not know, Keras's own layer does it all.
+
     Args:
         **kwargs: Those of `keras.layers.BatchNormalization`, of which `axis`,
             `center`, `scale`, `renorm` and `synchronized` keep their defaults.
 
+    Raises:
+        ValueError: If one of those is another than its default, or if what
+            comes is no batch of images.
+
     References:
     - [Ioffe and Szegedy, 2015](https://arxiv.org/abs/1502.03167)
     """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name, default)
+            if value != default:
+                raise ValueError(
+                    f"`{name}` must be {default}; use "
+                    "`keras.layers.BatchNormalization`, which knows others. "
+                    f"Received: {name}={value!r}"
+                )
+
+    def build(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(
+                "The input must be images, (batch, height, width, channels). "
+                f"Received: shape {tuple(input_shape)}"
+            )
+        super().build(input_shape)
 
     def call(self, inputs, training=None):
         if inputs.dtype == "float64":  # which the kernel does not know

@@ -6,7 +6,6 @@ import keras
 
 from atent_keras import base_losses
 from atent_keras import checks
-from atent_keras import margins
 from atent_keras.attacks.auto_pgd import AutoPGD
 
 
@@ -61,9 +60,10 @@ class APGD(AutoPGD):
 
     @property
     def name(self):
-        if isinstance(self.loss, margins.Lead):
-            return f"APGD-{type(self.loss).__name__}"
-        return "APGD-CE"
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        if self.loss is None or loss.endswith("CategoricalCrossentropy"):
+            return "APGD-CE"
+        return f"APGD-{loss}"
 
     def rounds(self, classes):
         return self.restarts

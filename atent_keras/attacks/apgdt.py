@@ -53,6 +53,7 @@ class APGDT(Targets, AutoPGD):
 
     def __post_init__(self):
         super().__post_init__()
+        # `Targets` would take `None`, too.
         self._require_count(targets=self.targets)
 
     def objective(self, loss, y, labels, logits, number):

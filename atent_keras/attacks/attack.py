@@ -189,7 +189,7 @@ class Attack:
             return self._attack(model, loss, x, y, seed, first)
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
-        places = tf.range(first, first + x.shape[0])
+        places = tf.range(x.shape[0]) + tf.cast(first, tf.int32)
         return self._perform(model, loss, x, y, seed, places, classes)
 
     def _admit(self, model, x, y):

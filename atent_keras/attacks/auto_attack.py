@@ -108,11 +108,12 @@ class AutoAttack(Attack):
             isinstance(version, tuple)
             and version
             and all(isinstance(attack, Attack) for attack in version)
+            and not any(isinstance(attack, AutoAttack) for attack in version)
         ):
             names = ", ".join(map(repr, _VERSIONS))
             raise ValueError(
                 f"`version` must be one of {names}, or a list of at least one "
-                f"attack. Received: version={version!r}"
+                f"attack, AutoAttack excepted. Received: version={version!r}"
             )
         for attack in self.attacks:
             if attack.threat_model != self.threat_model:
@@ -152,7 +153,7 @@ class AutoAttack(Attack):
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
         seed = noise_lib.as_seed(seed)
-        places = tf.range(first, first + x.shape[0])
+        places = tf.range(x.shape[0]) + tf.cast(first, tf.int32)
         start = time.perf_counter()
         standing = self._withstand(model, x, y)
         x_adv, stages = x.numpy().copy(), []
@@ -179,6 +180,7 @@ class AutoAttack(Attack):
                     classes,
                     bar.progress,
                 )
+                found = self._within(tf.gather(x, rows), found)
                 labels = tf.gather(y, rows)
                 standing[rows] = self._withstand(model, found, labels)
                 fooled = ~standing[rows]
@@ -208,10 +210,15 @@ class AutoAttack(Attack):
         standing, x_adv = evaluation.is_correct(y, predict(x)), x
         for attack, loss, labels, _ in plan:
             found = attack._attack(model, loss, x, labels, seed, first)
+            found = self._within(x, found)
             fooled = standing & ~evaluation.is_correct(y, predict(found))
             x_adv = tf.where(per_example(fooled, x), found, x_adv)
             standing &= ~fooled
         return x_adv
+
+    def _within(self, x, found):
+        """Brings back what an attack without projection found elsewhere."""
+        return self.threat_model.clip(self.threat_model.project(x, found))
 
     def _withstand(self, model, x, y):
         """Returns which images the network classifies right, as an array."""

@@ -23,15 +23,16 @@ class DeepFool(RoundAttack):
     ```python
     while not fools(x_k):
         gap, normal = nearest_linearized_boundary(x_k)
-        step = -gap / norm(normal) ** 2 * normal                          # L2
-        step = -gap / sum(abs(normal)) * sign(normal)                     # Linf
+        step = smallest p with sum(normal * p) == -gap, within the box
         perturbation = clip(x + perturbation + step) - x
         x_k = clip(x + (1 + overshoot) * perturbation)
     ```
 
     The search knows no radius: what it finds is kept where it lies in the
     ball, and is else drawn back to the ball's edge. Its perturbations are
-    small, not the smallest; `FAB` comes nearer.
+    small, not the smallest; `FAB` comes nearer. The paper knows no box, in
+    which its own steps stall before the boundary where pixels are at their
+    bounds; away from the bounds, the steps are the paper's.
 
     Args:
         threat_model: `L2` (the original method) or `Linf` (its form for that
@@ -74,9 +75,7 @@ class DeepFool(RoundAttack):
             gap, normal = boundary.nearest(
                 predict, model, point, labels, CLASSES
             )
-            direction = model.ascent_direction(normal)
-            dual = boundary.inner(normal, direction)
-            step = per_example(tf.math.divide_no_nan(-gap, dual), x) * direction
+            step = model.reach(point, normal, -gap)
             step = tf.where(per_example(fooled, x), tf.zeros_like(x), step)
             # What the box takes away is not owed.
             perturbation = model.clip(x + perturbation + step) - x

@@ -92,7 +92,7 @@ def _rows(draw, indices, rows, dtype):
     """Draws the rows `indices`, with those between them if they are few."""
     span = tf.cast(indices[-1] - indices[0] + 1, tf.int32)
     return tf.cond(
-        span <= 16 * rows,
+        span <= 4 * rows,
         lambda: tf.gather(draw(indices[0], span), indices - indices[0]),
         lambda: tf.map_fn(
             lambda row: draw(row, 1)[0], indices, fn_output_signature=dtype

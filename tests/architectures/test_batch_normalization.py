@@ -101,6 +101,20 @@ def test_float64_is_left_to_keras():
     np.testing.assert_allclose(ours[0], keras_own[0], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"axis": 1}, {"center": False}, {"synchronized": True}]
+)
+def test_other_settings_are_refused(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"`{name}` must be .*Received"):
+        BatchNormalization(**setting)
+
+
+def test_wants_images():
+    with pytest.raises(ValueError, match=r"must be images.*shape \(8, 3\)"):
+        BatchNormalization()(np.zeros((8, 3), "float32"))
+
+
 def test_serialization():
     layer, _ = pair()
     config = keras.saving.serialize_keras_object(layer)

@@ -12,6 +12,7 @@ from atent_keras.attacks import DLR
 from atent_keras.attacks import FAB
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
+from atent_keras.attacks import SGLD
 from atent_keras.attacks import AutoAttack
 from atent_keras.attacks import Square
 from atent_keras.attacks import UniformNoise
@@ -260,6 +261,15 @@ def test_bad_input_is_refused_before_any_work(change, message, batch):
         AutoAttack(norm, [Never(norm)], verbose=0)(network, x, y)
 
 
+def test_points_outside_the_ball_do_not_count(trained, digits):
+    x, y = digits[0][:40], digits[1][:40]
+    loose = SGLD(L2(0.5), step_size=1.0, num_steps=3, projection="none")
+    assert np.max(L2(1.0).norm(loose(trained, x, y, seed=0) - x)) > 1
+    attack = AutoAttack(L2(0.5), [loose], verbose=0)
+    x_adv = attack(trained, x, y, seed=0)
+    assert np.max(L2(1.0).norm(x_adv - x)) <= 0.5 * (1 + 1e-6)
+
+
 def test_zero_epsilon(trained, digits):
     x, y = digits[0][:30], digits[1][:30]
     for norm in (Linf(0.0), L2(0.0)):
@@ -300,6 +310,7 @@ def test_fewer_classes_than_targets_and_no_gradient(digits):
         ({"version": "best"}, "`version` must be one of 'standard', "),
         ({"version": []}, "`version` must be one of"),
         ({"version": ["APGD"]}, "`version` must be one of"),
+        ({"version": [AutoAttack(Linf(0.1))]}, "AutoAttack excepted"),
         ({"version": [PGD(Linf(0.2))]}, "under the same threat model"),
         ({"verbose": 3}, "`verbose` must be 0, 1 or 2"),
     ],

@@ -178,6 +178,16 @@ def test_deepfool_on_a_piecewise_linear_network(norm):
     assert np.all(found[fooled] >= smallest[fooled] - 3e-3)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_deepfool_crosses_where_the_box_is_in_the_way(norm):
+    network, _, x, _ = linear(3)
+    x = np.where(x > 0.5, 1.0, 0.0).astype("float32")
+    y = np.argmax(network(x), axis=-1)
+    # The corner that is best for a wrong class lies beyond the boundary.
+    x_adv = DeepFool(norm(9.0))(network, x, y)
+    assert np.all(np.argmax(network(x_adv), axis=-1) != y)
+
+
 def test_carlini_wagner_finds_the_smallest_perturbation():
     network, weights, x, y = linear(3)
     smallest = closed_form(L2, weights, x, y)
