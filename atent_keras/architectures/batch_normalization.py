@@ -17,11 +17,10 @@ _DEFAULTS = {
 class BatchNormalization(layers.BatchNormalization):
     """Keras's BatchNorm of channels-last images, by TensorFlow's fused kernel.
 
-    The same arithmetic in fewer passes over the memory: in training mode on a
-    CPU, forward and backward take about a quarter of the time of Keras's own
-    layer, also in bfloat16. One thing differs, towards PyTorch: the moving
-    variance follows the batch's unbiased variance, `n / (n - 1)` times what
-    Keras's layer takes.
+    The same arithmetic in fewer passes over the memory, which in training mode
+    on a CPU is a good part of a residual network's time. One thing differs,
+    towards PyTorch: the moving variance follows the batch's unbiased variance,
+    `n / (n - 1)` times what Keras's layer takes.
 
     In float64, which the kernel does not know, Keras's own layer does it all.
 
