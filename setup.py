@@ -27,6 +27,7 @@ setup(
         "importlib_resources",  # tensorflow-datasets does not declare it
         "keras>=3.8",
         "numpy",
+        "scipy>=1.10",
         "tensorflow>=2.18",
         "tensorflow-datasets>=4.9.7",
     ],

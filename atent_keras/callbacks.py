@@ -69,7 +69,12 @@ class RobustAccuracy(keras.callbacks.Callback):
         if attack is None:
             attack = PGD(self.model.loss.sampler.threat_model, num_steps=20)
         report = evaluation.evaluate_robustness(
-            self.model, self.data, {"attack": attack}, self.seed
+            self.model,
+            self.data,
+            {"attack": attack},
+            self.seed,
+            checks=None,
+            verbose=0,
         )
         if logs is not None:
             logs["val_robust_accuracy"] = report.robust_accuracy["attack"]

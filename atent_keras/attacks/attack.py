@@ -52,7 +52,8 @@ class Attack:
         seed: Integer; the same seed gives the same result, however the images
             are batched. Defaults to `None`, fresh randomness in every call.
         first: Integer, the place of the first image in its data set, where
-            a data set is attacked batch by batch under one seed.
+            a data set is attacked batch by batch under one seed; or the places
+            of all images, ascending, of shape `(batch,)`.
 
     Returns (of a call):
         Adversarial images: a tensor like `x`, of dtype
@@ -189,7 +190,7 @@ class Attack:
             return self._attack(model, loss, x, y, seed, first)
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
-        places = tf.range(x.shape[0]) + tf.cast(first, tf.int32)
+        places = noise_lib.places(x, first)
         return self._perform(model, loss, x, y, seed, places, classes)
 
     def _admit(self, model, x, y):

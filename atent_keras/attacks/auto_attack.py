@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from atent_keras import accuracy
 from atent_keras import base_losses
 from atent_keras import checks
-from atent_keras import evaluation
 from atent_keras import margins
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.apgd import APGD
@@ -153,7 +153,7 @@ class AutoAttack(Attack):
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
         seed = noise_lib.as_seed(seed)
-        places = tf.range(x.shape[0]) + tf.cast(first, tf.int32)
+        places = noise_lib.places(x, first)
         start = time.perf_counter()
         standing = self._withstand(model, x, y)
         x_adv, stages = x.numpy().copy(), []
@@ -207,11 +207,11 @@ class AutoAttack(Attack):
 
     def _attack(self, model, plan, x, y, seed, first):
         predict = checks.inference(model)
-        standing, x_adv = evaluation.is_correct(y, predict(x)), x
+        standing, x_adv = accuracy.is_correct(y, predict(x)), x
         for attack, loss, labels, _ in plan:
             found = attack._attack(model, loss, x, labels, seed, first)
             found = self._within(x, found)
-            fooled = standing & ~evaluation.is_correct(y, predict(found))
+            fooled = standing & ~accuracy.is_correct(y, predict(found))
             x_adv = tf.where(per_example(fooled, x), found, x_adv)
             standing &= ~fooled
         return x_adv
@@ -226,7 +226,7 @@ class AutoAttack(Attack):
         def judge(model, x, y):
             logits = checks.inference(model)(x)
             finite = tf.reduce_all(tf.math.is_finite(logits))
-            return evaluation.is_correct(y, logits), finite
+            return accuracy.is_correct(y, logits), finite
 
         judge = compiled(model, "judge", judge, (any_batch(x), any_batch(y)))
         parts = [judge(x[rows], y[rows]) for rows in chunks(x.shape[0])]

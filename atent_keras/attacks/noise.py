@@ -38,6 +38,17 @@ def as_seed(seed):
     return values if values.shape.rank else tf.stack([values, 0])
 
 
+def places(like, first):
+    """Returns the examples' places in their data set, integers `(batch,)`.
+
+    Args:
+        like: Tensor of shape `(batch, ...)`.
+        first: Integer, the place of the first one; or the places themselves.
+    """
+    first = tf.cast(first, tf.int32)
+    return first if first.shape.rank else first + tf.range(like.shape[0])
+
+
 def normal_noise(seed, like, first=0):
     """Returns `noise(k)`, which draws N(0, 1) numbers in the shape of `like`.
 

@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from atent_keras import accuracy
 from atent_keras import base_losses
-from atent_keras import evaluation
 from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example
@@ -96,7 +96,7 @@ class PGD(Attack):
 
         def judge(x_adv):
             y_pred = predict(x_adv)
-            fooled = ~evaluation.is_correct(y, y_pred, loss)
+            fooled = ~accuracy.is_correct(y, y_pred, loss)
             return fooled, base_losses.per_example(loss, y, y_pred)
 
         def body(restart, best, best_fooled, best_losses):

@@ -1,0 +1,59 @@
+"""The examples that an evaluation goes through, batch by batch."""
+
+import hashlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_BATCH_SIZE = 512  # of arrays
+
+
+def batches(data):
+    """Returns an iterable of `(x, y)` from batches, or from two arrays."""
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        x, y = data
+        if len(x) != len(y):
+            raise ValueError(
+                "`data` must hold one label per image. Received: "
+                f"{len(x)} images and {len(y)} labels"
+            )
+        rows = range(0, len(x), _BATCH_SIZE)
+        return ((x[i : i + _BATCH_SIZE], y[i : i + _BATCH_SIZE]) for i in rows)
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i][:2] for i in range(data.num_batches))
+    if not hasattr(data, "__iter__"):
+        raise TypeError(
+            "`data` must be batches of (x, y), or two arrays. Received: "
+            f"{type(data).__name__}"
+        )
+    return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data)
+
+
+def count(data):
+    """Returns the number of batches, `None` where nobody can tell."""
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return -(-len(data[0]) // _BATCH_SIZE)
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches
+    if isinstance(data, tf.data.Dataset):
+        size = int(data.cardinality())
+        return size if size >= 0 else None
+    return len(data) if hasattr(data, "__len__") else None
+
+
+class Digest:
+    """A fingerprint of the examples so far, however they are batched."""
+
+    def __init__(self):
+        self._parts = hashlib.sha256(), hashlib.sha256()
+
+    def update(self, *batch):
+        """Adds a batch `(x, y)`; returns the fingerprint of all so far."""
+        for part, tensor in zip(self._parts, batch):
+            part.update(np.ascontiguousarray(tensor).tobytes())
+        return self.value
+
+    @property
+    def value(self):
+        return "".join(part.hexdigest()[:32] for part in self._parts)

@@ -1,0 +1,122 @@
+"""Several models in one table."""
+
+import json
+
+from atent_keras.evaluation import table
+from atent_keras.evaluation.report import RobustnessReport
+
+
+class RobustnessComparison:
+    """Reports of several models on the same data, side by side.
+
+    `print` shows a line for each model: accuracies in percent, with their
+    confidence intervals. The intervals are of each accuracy alone; that two of
+    them overlap does not say that two models, seen on the same images, can't
+    be told apart.
+
+    Args:
+        reports: Dictionary from names to `RobustnessReport`.
+
+    Raises:
+        ValueError, TypeError: If there is no report, or they are not of the
+            same data, attacks, seed and confidence.
+
+    Example:
+
+    >>> reports = {
+    ...     name: atent_keras.evaluate_robustness(model, data, attacks)
+    ...     for name, model in models.items()
+    ... }
+    >>> print(atent_keras.RobustnessComparison(reports))
+    """
+
+    def __init__(self, reports):
+        if (
+            not isinstance(reports, dict)
+            or not reports
+            or not all(
+                isinstance(report, RobustnessReport)
+                for report in reports.values()
+            )
+        ):
+            raise TypeError(
+                "`reports` must be a dictionary from names to at least one "
+                f"RobustnessReport. Received: reports={reports!r}"
+            )
+        first, *others = map(_setting, reports.values())
+        for name, other in zip(list(reports)[1:], others):
+            different = [
+                f"{key} {first[key]} and {other[key]}"
+                for key in first
+                if first[key] != other[key]
+            ]
+            if different:
+                raise ValueError(
+                    "`reports` must be of the same data, attacks, seed and "
+                    f"confidence. Received: for {next(iter(reports))!r} and "
+                    f"{name!r} {'; '.join(different)}"
+                )
+        self.reports = dict(reports)
+
+    def rows(self):
+        """Returns a dictionary for each accuracy of each model."""
+        return [
+            {"model": name, **row}
+            for name, report in self.reports.items()
+            for row in report.rows()
+        ]
+
+    def _cells(self):
+        report = next(iter(self.reports.values()))
+        header = ["model", *(row["attack"] for row in report.rows())]
+        rows = [
+            [
+                name,
+                *(
+                    f"{100 * row['accuracy']:.2f} "
+                    f"({table.between((row['low'], row['high']))})"
+                    for row in report.rows()
+                ),
+            ]
+            for name, report in self.reports.items()
+        ]
+        return header, rows
+
+    def __str__(self):
+        header, rows = self._cells()
+        return f"{self._caption()}\n{table.text([header, *rows])}"
+
+    def _caption(self):
+        report = next(iter(self.reports.values()))
+        return (
+            f"accuracy in % on {report.num_examples} examples "
+            f"({100 * report.confidence:g} % confidence), seed {report.seed}"
+        )
+
+    def to_markdown(self):
+        """Returns the table in Markdown."""
+        return f"{self._caption()}\n\n{table.markdown(*self._cells())}"
+
+    def to_csv(self):
+        """Returns all accuracies as CSV, a line each."""
+        return table.as_csv(self.rows())
+
+    def to_json(self):
+        """Returns all reports as JSON, by name."""
+        return json.dumps(
+            {
+                name: json.loads(report.to_json())
+                for name, report in self.reports.items()
+            },
+            indent=2,
+        )
+
+
+def _setting(report):
+    attacks = {name: repr(one) for name, one in report.attacks.items()}
+    return {
+        "data": report.data,
+        "attacks": attacks,
+        "seed": report.seed,
+        "confidence": report.confidence,
+    }

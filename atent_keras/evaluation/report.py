@@ -1,0 +1,250 @@
+"""What an evaluation found: accuracies, and every example behind them."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from atent_keras.evaluation import interval
+from atent_keras.evaluation import table
+from atent_keras.evaluation.results import write
+from atent_keras.evaluation.results import write_arrays
+from atent_keras.version import __version__
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What one attack did to each example.
+
+    Attributes:
+        attack: The attack.
+        succeeded: Booleans `(num_examples,)`: whether the network classifies
+            the image right, and the attacked one wrong.
+        norm: Floats `(num_examples,)`, the perturbations' norms, in the norm
+            of the attack's threat model and the images' units; 0 where the
+            clean image is misclassified, and so not attacked.
+        seconds: Float, the time that the attack took.
+    """
+
+    attack: object
+    succeeded: np.ndarray
+    norm: np.ndarray
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RobustnessReport:
+    """Accuracies in [0, 1], each over all of the examples.
+
+    An example counts as robust under an attack if the network is right about
+    it both clean and attacked, and in the worst case if it withstands every
+    attack. `print` shows a table.
+
+    Attributes:
+        correct: Booleans `(num_examples,)`, whether the network classifies
+            the clean image right.
+        results: Dictionary from the name of an attack to an `AttackResult`.
+        findings: Tuple of `Finding`, of the checks for masked gradients.
+        seed: Integer, the seed of the attacks.
+        data: String, a digest of the images and labels.
+        confidence: Float, the confidence of the intervals.
+    """
+
+    correct: np.ndarray
+    results: dict
+    findings: tuple = ()
+    seed: int = 0
+    data: str = ""
+    confidence: float = 0.95
+
+    @property
+    def num_examples(self):
+        """Integer, the number of examples."""
+        return len(self.correct)
+
+    @property
+    def attacks(self):
+        """Dictionary from the name of an attack to the attack."""
+        return {name: one.attack for name, one in self.results.items()}
+
+    @property
+    def clean_accuracy(self):
+        """Float, on the images as they are."""
+        return float(self.correct.mean())
+
+    @property
+    def robust(self):
+        """Dictionary from the name of an attack to who withstands it."""
+        return {
+            name: self.correct & ~one.succeeded
+            for name, one in self.results.items()
+        }
+
+    @property
+    def robust_accuracy(self):
+        """Dictionary from the name of an attack to the accuracy under it."""
+        return {name: float(one.mean()) for name, one in self.robust.items()}
+
+    @property
+    def worst_case_accuracy(self):
+        """Float, the share that withstands every attack."""
+        every = np.logical_and.reduce([self.correct, *self.robust.values()])
+        return float(every.mean())
+
+    def interval(self, accuracy):
+        """Returns the confidence interval of one of this report's accuracies.
+
+        It is that of Clopper and Pearson, exact for the accuracy on all
+        images of which these are a random sample.
+
+        Args:
+            accuracy: Float, a share of the examples.
+
+        Returns:
+            Pair of floats in [0, 1].
+        """
+        successes = round(accuracy * self.num_examples)
+        return interval.clopper_pearson(
+            successes, self.num_examples, self.confidence
+        )
+
+    def rows(self):
+        """Returns a dictionary for each accuracy, clean first."""
+
+        def row(name, accuracy, result=None):
+            low, high = self.interval(accuracy)
+            return {
+                "attack": name,
+                "accuracy": accuracy,
+                "low": low,
+                "high": high,
+                "succeeded": int(result.succeeded.sum()) if result else "",
+                "largest_norm": float(result.norm.max()) if result else "",
+                "seconds": result.seconds if result else "",
+                "setting": repr(result.attack) if result else "",
+            }
+
+        return [
+            row("clean", self.clean_accuracy),
+            *(
+                row(name, self.robust_accuracy[name], result)
+                for name, result in self.results.items()
+            ),
+            row("worst case", self.worst_case_accuracy),
+        ]
+
+    def __str__(self):
+        rows = [
+            [
+                row["attack"],
+                table.percent(row["accuracy"]),
+                f"({table.between((row['low'], row['high']))})",
+                f"{row['seconds']:.1f} s" if row["setting"] else "",
+                row["setting"],
+            ]
+            for row in self.rows()
+        ]
+        lines = [
+            f"accuracy on {self.num_examples} examples "
+            f"({100 * self.confidence:g} % confidence), seed {self.seed}",
+            table.text(rows, left=(0, 4)),
+        ]
+        if self.findings:
+            lines += ["signs of masked gradients", *map(str, self.findings)]
+        return "\n".join(lines)
+
+    def to_markdown(self):
+        """Returns the report in Markdown."""
+        rows = [
+            [
+                row["attack"],
+                table.percent(row["accuracy"]),
+                table.between((row["low"], row["high"])),
+                str(row["succeeded"]),
+                f"{row['largest_norm']:.6g}" if row["setting"] else "",
+                f"{row['seconds']:.1f}" if row["setting"] else "",
+                f"`{row['setting']}`" if row["setting"] else "",
+            ]
+            for row in self.rows()
+        ]
+        header = [
+            "attack",
+            "accuracy",
+            f"{100 * self.confidence:g} % interval",
+            "fooled",
+            "largest norm",
+            "seconds",
+            "setting",
+        ]
+        parts = [
+            f"{self.num_examples} examples, seed {self.seed}, atent_keras "
+            f"{__version__}; intervals by Clopper and Pearson. A clean error "
+            "counts as an error under every attack.\n",
+            table.markdown(header, rows),
+        ]
+        if self.findings:
+            parts.append(
+                table.markdown(
+                    ["sign of masked gradients", "", "evidence"],
+                    [[f.check, f.verdict, f.evidence] for f in self.findings],
+                )
+            )
+        return "\n".join(parts)
+
+    def to_csv(self):
+        """Returns the accuracies as CSV, a line each."""
+        return table.as_csv(self.rows())
+
+    def to_json(self):
+        """Returns the report as JSON, without the single examples."""
+        return json.dumps(
+            {
+                "num_examples": self.num_examples,
+                "clean_accuracy": self.clean_accuracy,
+                "robust_accuracy": self.robust_accuracy,
+                "worst_case_accuracy": self.worst_case_accuracy,
+                "confidence": self.confidence,
+                "rows": self.rows(),
+                "findings": [
+                    {
+                        "check": finding.check,
+                        "verdict": finding.verdict,
+                        "evidence": finding.evidence,
+                    }
+                    for finding in self.findings
+                ],
+                "attacks": {name: repr(a) for name, a in self.attacks.items()},
+                "seed": self.seed,
+                "data": self.data,
+                "version": __version__,
+            },
+            indent=2,
+        )
+
+    def arrays(self):
+        """Returns all that is known of each example, as arrays by name."""
+        found = {"correct": self.correct}
+        for name, result in self.results.items():
+            found[f"{name}/succeeded"] = result.succeeded
+            found[f"{name}/norm"] = result.norm
+        return found
+
+    def save(self, folder):
+        """Writes `report.json`, `report.md`, `report.csv`, `examples.npz`.
+
+        The last holds `correct` and, for each attack, `NAME/succeeded` and
+        `NAME/norm`, of shape `(num_examples,)`.
+
+        Args:
+            folder: Where to; it is made if it is not there.
+
+        Raises:
+            OSError: If a file can't be written; what was there is kept.
+        """
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_arrays(folder / "examples.npz", self.arrays())
+        write(folder / "report.json", self.to_json() + "\n")
+        write(folder / "report.md", self.to_markdown())
+        write(folder / "report.csv", self.to_csv())

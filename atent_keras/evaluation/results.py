@@ -1,0 +1,235 @@
+"""What is known of each example, on the disk as soon as it is known."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+SETTINGS = "settings.json"
+EXAMPLES = "examples.npz"
+FINDINGS = "findings.json"
+_DRAFT = ".draft"
+_DAMAGES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+class Results:
+    """Arrays that grow batch by batch, and the settings they belong to.
+
+    - `settings.json`: model, data, seed and attacks.
+    - `examples.npz`: arrays, by name, of all that is known of each example.
+    - `findings.json`: what was found by whom, see `once`.
+
+    Each file is written anew beside its place and then renamed, so that it is
+    whole at any time, whatever happens while it is written.
+
+    Args:
+        path: The folder, new or that of an evaluation that is to go on.
+            `None` keeps everything in memory.
+
+    Raises:
+        ValueError: If the folder holds other files, or damaged ones.
+    """
+
+    def __init__(self, path=None):
+        self.path = None if path is None else pathlib.Path(path)
+        self.settings, self.arrays, self.findings = {}, {}, {}
+        if self.path is None or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ValueError(
+                f"`folder` must be a folder. Received: {self.path}, a file"
+            )
+        if (self.path / SETTINGS).exists():
+            self.settings = self._json(SETTINGS)
+            self.arrays = self._arrays()
+            self.findings = self._json(FINDINGS)
+        elif any(file.suffix != _DRAFT for file in self.path.iterdir()):
+            raise ValueError(
+                "`folder` must be new or empty, or that of an evaluation which "
+                f"is to go on. Received: {self.path}, which has files but no "
+                f"{SETTINGS}"
+            )
+
+    def require(self, **settings):
+        """Checks settings against those that the results belong to.
+
+        Args:
+            **settings: Values for JSON. What is not known yet is kept.
+
+        Raises:
+            ValueError: If any differs, naming each.
+        """
+        # As JSON gives them back.
+        settings = json.loads(json.dumps(settings))
+        different = [
+            f"{name} is {_brief(self.settings[name])} there, {_brief(value)} "
+            "now"
+            for name, value in settings.items()
+            if name in self.settings and not _same(self.settings[name], value)
+        ]
+        if different:
+            raise ValueError(
+                "`folder` must be new, or that of the same model, data and "
+                f"settings. Received: {self.path}, where "
+                f"{'; '.join(different)}"
+            )
+        self.settings = {**settings, **self.settings}
+
+    def require_batch(self, number, last, digest):
+        """Checks a batch against the one of that number that is known.
+
+        Args:
+            number: Integer, the batch's place, from 0.
+            last: Integer, the number of examples up to its end.
+            digest: String, the fingerprint of all examples up to there.
+
+        Raises:
+            ValueError: If the data differ.
+        """
+        known = self.known("digest")
+        total = self.settings.get("num_examples")
+        if number < known:
+            ends, digests = self.arrays["last"], self.arrays["digest"]
+            same = ends[number] == last and digests[number] == digest
+        else:
+            same = total is None or last <= total
+        if not same:
+            raise ValueError(
+                "`folder` must be new, or that of the same data in the same "
+                f"order and batches. Received: {self.path}, where batch "
+                f"{number}, up to example {last}, is another"
+                + ("" if number < known else f": it ends with {total} examples")
+            )
+
+    def finish(self, num_examples):
+        """Marks the end of the data.
+
+        Raises:
+            ValueError: If they ended elsewhere before.
+        """
+        if self.known("correct") > num_examples:
+            raise ValueError(
+                "`folder` must be new, or that of the same data. Received: "
+                f"{self.path}, with {self.known('correct')} examples there, "
+                f"{num_examples} now"
+            )
+        self.require(num_examples=num_examples)
+        self._write(SETTINGS, _text(self.settings))
+
+    def known(self, name):
+        """Returns for how many examples an array is known."""
+        return len(self.arrays.get(name, ()))
+
+    def append(self, **arrays):
+        """Appends values to the arrays of these names, on the disk too."""
+        for name, values in arrays.items():
+            before = [self.arrays[name]] if name in self.arrays else []
+            self.arrays[name] = np.concatenate([*before, np.asarray(values)])
+        self._write(SETTINGS, _text(self.settings))
+        self._write(EXAMPLES, self.arrays)
+
+    def once(self, name, find):
+        """Returns what `find()` gives, a value for JSON; asks only once."""
+        if name not in self.findings:
+            self.findings[name] = json.loads(json.dumps(find()))
+            self._write(FINDINGS, _text(self.findings))
+        return self.findings[name]
+
+    def _json(self, name):
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._damaged(name) from error
+        if not isinstance(found, dict):
+            raise self._damaged(name)
+        return found
+
+    def _arrays(self):
+        path = self.path / EXAMPLES
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except _DAMAGES as error:
+            raise self._damaged(EXAMPLES) from error
+
+    def _damaged(self, name):
+        return ValueError(
+            "`folder` must hold whole files. Received: "
+            f"{self.path / name}, which is damaged; delete it to have what was "
+            "in it done again"
+        )
+
+    def _write(self, name, content):
+        if self.path is not None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            save = write_arrays if isinstance(content, dict) else write
+            save(self.path / name, content)
+
+
+def write(path, content):
+    """Writes a file that is there either whole or not at all.
+
+    Args:
+        path: Where the file goes.
+        content: String or bytes.
+
+    Raises:
+        OSError: If it can't be written; what was there before is kept.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8")
+    draft = path.with_name(path.name + _DRAFT)
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise OSError(
+            error.errno,
+            f"{error.strerror}. What was written before is kept: start again "
+            "with the same folder once there is room, and it goes on from "
+            "there",
+            str(path),
+        ) from error
+
+
+def write_arrays(path, arrays):
+    """Writes a dictionary of arrays as an `.npz` file, as `write` does."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write(path, file.getvalue())
+
+
+def _text(content):
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _same(one, other):
+    """Whether two settings agree; of a network's outputs, up to rounding."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return one == other
+    if one.keys() != {"outputs"} or other.keys() != {"outputs"}:
+        return one == other
+    one, other = np.array(one["outputs"]), np.array(other["outputs"])
+    return one.shape == other.shape and np.allclose(
+        one, other, rtol=1e-3, atol=1e-3 * np.max(np.abs(one), initial=0.0)
+    )
+
+
+def _brief(value):
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:120]}..."

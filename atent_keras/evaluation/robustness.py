@@ -1,0 +1,280 @@
+"""How robust a network is: accuracies, clean and under each of attacks."""
+
+import numbers
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks as entry
+from atent_keras.evaluation.batches import Digest
+from atent_keras.evaluation.batches import batches
+from atent_keras.evaluation.batches import count
+from atent_keras.evaluation.masking import Case
+from atent_keras.evaluation.masking import MaskingChecks
+from atent_keras.evaluation.report import AttackResult
+from atent_keras.evaluation.report import RobustnessReport
+from atent_keras.evaluation.results import Results
+from atent_keras.evaluation.saved_model import load_classifier
+from atent_keras.evaluation.target import Target
+from atent_keras.evaluation.target import fingerprint
+from atent_keras.threat_models import ThreatModel
+from atent_keras.threat_models import is_finite
+from atent_keras.version import __version__
+
+
+def evaluate_robustness(
+    model,
+    data,
+    attacks,
+    seed=0,
+    *,
+    folder=None,
+    checks=MaskingChecks(),
+    confidence=0.95,
+    verbose=1,
+):
+    """Measures a network's accuracy, clean and under each of several attacks.
+
+    ```python
+    robust = f(x) == y
+    for attack in attacks:
+        x_adv = clip(project(x, attack(f, x[robust], y[robust])))
+        robust &= f(x_adv) == y         # the worst case of each example
+    ```
+
+    An example that is misclassified clean counts as misclassified under every
+    attack, and is not attacked. What an attack returns is projected to its
+    ball and clipped to its box before it is judged. The network runs in
+    inference mode.
+
+    With a `folder`, every batch that an attack is done with is on the disk at
+    once. A run that was stopped goes on where it was when it is called again
+    with the same folder; attacks that are added run alone. In the end the
+    folder holds `report.json`, `report.md`, `report.csv` and `examples.npz`;
+    see `RobustnessReport.save`.
+
+    Args:
+        model: A Keras model, a callable from images to logits, or the path of
+            a SavedModel; see `atent_keras.load_classifier`.
+        data: Batches `(x, y)`, e.g. a `tf.data.Dataset`, or a tuple of two
+            arrays. Images are floating-point numbers within the threat
+            model's bounds, of shape `(batch, ...)`, labels integers
+            `(batch,)` or one-hot `(batch, classes)`. Their order must be the
+            same in a run that goes on.
+        attacks: Dictionary from names to `atent_keras.attacks`.
+        seed: Integer, from which the attacks' randomness follows, whatever
+            the size of the batches. Defaults to 0.
+        folder: Path of the results. Defaults to `None`: none are written.
+        checks: `MaskingChecks`, the search for signs of masked gradients,
+            under the first attack's threat model. `None` leaves them out.
+            Defaults to `MaskingChecks()`.
+        confidence: Float in (0, 1), the confidence of the intervals. Defaults
+            to 0.95.
+        verbose: 0 for silence, 1 for a progress bar. Defaults to 1.
+
+    Returns:
+        A `RobustnessReport`; `print` shows it as a table.
+
+    Raises:
+        ValueError, TypeError: If there are no data or attacks, if images,
+            labels and network do not fit each other, or if `folder` belongs
+            to another model, data set or setting, or is damaged.
+        OSError: If results can't be written; what was written is kept.
+
+    Example:
+
+    >>> attack = atent_keras.attacks.PGD(threat_model, num_steps=40)
+    >>> report = atent_keras.evaluate_robustness(
+    ...     model, (x_test, y_test), attacks={"PGD-40": attack}
+    ... )
+    >>> report.robust_accuracy["PGD-40"]
+
+    References:
+    - Carlini et al., "On evaluating adversarial robustness", 2019,
+      https://arxiv.org/abs/1902.06705.
+    """
+    _require(attacks, seed, checks, confidence, verbose)
+    if isinstance(model, (str, os.PathLike)):
+        model = load_classifier(model)
+    results = Results(folder and pathlib.Path(folder) / "progress")
+    walk = Walk(
+        model, attacks, seed, results, checks.num_images if checks else 0
+    )
+    bar = Bar(count(data), attacks, verbose)
+    for x, y in batches(data):
+        walk.batch(x, y, bar)
+    bar.finish()
+    if not walk.num_examples:
+        raise ValueError(f"`data` must not be empty. Received: data={data!r}")
+    results.finish(num_examples=walk.num_examples)
+    findings = checks.run(walk.case(), results.once) if checks else ()
+    report = RobustnessReport(
+        results.arrays["correct"],
+        walk.attack_results(),
+        findings,
+        seed,
+        walk.digest.value,
+        confidence,
+    )
+    if folder is not None:
+        report.save(folder)
+    return report
+
+
+class Walk:
+    """A pass over the data: what is known is kept, the rest is found out.
+
+    Args:
+        model, attacks, seed: As `evaluate_robustness` takes them.
+        results: `Results`, perhaps of a pass that was stopped.
+        num_images: Integer; so many images that are classified right are kept
+            for the checks.
+    """
+
+    def __init__(self, model, attacks, seed, results, num_images):
+        self.target, self.attacks, self.seed = Target(model), attacks, seed
+        self.results, self.digest = results, Digest()
+        self.num_examples, self.num_batches = 0, 0
+        self.sample, self.room = [], num_images
+        results.require(
+            version=__version__,
+            floatx=keras.config.floatx(),
+            seed=int(seed),
+            **{f"attack {name}": repr(one) for name, one in attacks.items()},
+        )
+
+    def batch(self, x, y, bar):
+        """Attacks the next batch."""
+        x, y = self._admit(x, y)
+        first, last = self.num_examples, self.num_examples + x.shape[0]
+        if not first:
+            model = fingerprint(self.target.model, x)
+            self.results.require(model=model)
+        digest = self.digest.update(x, y)
+        self.results.require_batch(self.num_batches, last, digest)
+        if self.results.known("correct") < last:
+            correct = self.target.correct(x, y, finite=True)
+            self.results.append(correct=correct, last=[last], digest=[digest])
+        correct = self.results.arrays["correct"][first:last]
+        rows = np.flatnonzero(correct)
+        # Errors are errors already, and need no attack.
+        x, y, places = tf.gather(x, rows), tf.gather(y, rows), first + rows
+        for name, attack in self.attacks.items():
+            if self.results.known(f"{name}/succeeded") < last:
+                succeeded, norm, seconds = self.target.attempt(
+                    attack, x, y, self.seed, places
+                )
+                self.results.append(
+                    **{
+                        f"{name}/succeeded": _spread(succeeded, correct),
+                        f"{name}/norm": _spread(norm, correct),
+                        f"{name}/seconds": [seconds],
+                    }
+                )
+            bar.update(self.results.arrays, last)
+        self.sample.append([part[: self.room] for part in (x, y, places)])
+        self.room -= len(self.sample[-1][-1])
+        self.num_examples, self.num_batches = last, self.num_batches + 1
+
+    def _admit(self, x, y):
+        y = entry.labels(y, x)
+        loss = base_losses.of_model(self.target.model, y)
+        for attack in self.attacks.values():
+            x, y = entry.batch(
+                self.target.model, loss, attack.threat_model, x, y
+            )
+        return x, y
+
+    def case(self):
+        """Returns what the checks look at."""
+        x, y, places = (tf.concat(part, axis=0) for part in zip(*self.sample))
+        succeeded = {
+            name: self.results.arrays[f"{name}/succeeded"][places]
+            for name in self.attacks
+        }
+        return Case(
+            self.target, x, y, places, self.attacks, succeeded, self.seed
+        )
+
+    def attack_results(self):
+        """Returns an `AttackResult` for each attack, by name."""
+        arrays = self.results.arrays
+        return {
+            name: AttackResult(
+                attack,
+                arrays[f"{name}/succeeded"],
+                arrays[f"{name}/norm"],
+                float(arrays[f"{name}/seconds"].sum()),
+            )
+            for name, attack in self.attacks.items()
+        }
+
+
+class Bar:
+    """A progress bar, with the accuracies so far."""
+
+    def __init__(self, batches, attacks, verbose):
+        self.attacks, self.done, self.bar = attacks, 0, None
+        if verbose:
+            self.bar = keras.utils.Progbar(
+                batches and batches * len(attacks),
+                stateful_metrics=["clean", *attacks],
+                unit_name="attack of a batch",
+            )
+
+    def update(self, arrays, last):
+        self.done += 1
+        if self.bar is None:
+            return
+        correct = arrays["correct"][:last]
+        accuracies = [("clean", correct.mean())]
+        for name in self.attacks:
+            fooled = arrays.get(f"{name}/succeeded", np.zeros(0, bool))[:last]
+            if len(fooled):
+                robust = correct[: len(fooled)] & ~fooled
+                accuracies.append((name, robust.mean()))
+        self.bar.update(self.done, accuracies)
+
+    def finish(self):
+        if self.bar is not None and self.bar.target is None:
+            self.bar.update(self.done, finalize=True)
+
+
+def _spread(values, correct):
+    """Returns values of the correct examples, and 0 for the others."""
+    spread = np.zeros(len(correct), np.asarray(values).dtype)
+    spread[correct] = values
+    return spread
+
+
+def _require(attacks, seed, checks, confidence, verbose):
+    named = isinstance(attacks, dict) and bool(attacks)
+    if not named or not all(
+        isinstance(name, str)
+        and callable(attack)
+        and isinstance(getattr(attack, "threat_model", None), ThreatModel)
+        for name, attack in attacks.items()
+    ):
+        raise TypeError(
+            "`attacks` must be a dictionary from names to at least one "
+            "attack, one of `atent_keras.attacks` or another callable with a "
+            f"`threat_model`. Received: attacks={attacks!r}"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
+    if checks is not None and not isinstance(checks, MaskingChecks):
+        raise TypeError(
+            "`checks` must be an `atent_keras.MaskingChecks`, or None. "
+            f"Received: checks={checks!r}"
+        )
+    if not is_finite(confidence) or not 0 < confidence < 1:
+        raise ValueError(
+            "`confidence` must lie between 0 and 1. Received: "
+            f"confidence={confidence!r}"
+        )
+    if verbose not in (0, 1):
+        raise ValueError(f"`verbose` must be 0 or 1. Received: {verbose!r}")

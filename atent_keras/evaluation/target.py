@@ -1,0 +1,126 @@
+"""The network under evaluation: what it answers, and what fools it."""
+
+import hashlib
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atent_keras import accuracy
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras.attacks.attack import chunks
+from atent_keras.threat_models import per_example
+
+
+class Target:
+    """A network, as an evaluation sees it.
+
+    Args:
+        model: A Keras model, run in inference mode, or a callable from images
+            to logits.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.predict = checks.inference(model)
+        self._compiled = self.predict
+        if not getattr(model, "run_eagerly", False):
+            self._compiled = tf.function(
+                self.predict, autograph=False, reduce_retracing=True
+            )
+
+    def outputs(self, x):
+        """Returns the network's outputs, `(batch, classes)`."""
+        parts = [self._compiled(x[rows]) for rows in chunks(x.shape[0])]
+        return tf.concat(parts, axis=0)
+
+    def correct(self, x, y, finite=False):
+        """Returns which images are classified right, booleans `(batch,)`.
+
+        An answer that is not finite is none, and with `finite` an error.
+        """
+        outputs = self.outputs(x)
+        loss = base_losses.of_model(self.model, y)
+        right = accuracy.is_correct(y, outputs, loss)
+        answered = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
+        if finite and not tf.reduce_all(answered):
+            raise ValueError(
+                "The network's outputs must be finite. Received: a network "
+                "that gives NaN or infinity for some of the images"
+            )
+        return (right & answered).numpy()
+
+    def attempt(self, attack, x, y, seed, places):
+        """Attacks images that the network classifies right.
+
+        What the attack returns is projected to its threat model's ball and
+        box before it is judged; what is not finite is no image, and counts as
+        the clean one.
+
+        Args:
+            attack: An `atent_keras.attacks` attack.
+            x, y: Images and labels, as the attack admits them.
+            seed: Integer.
+            places: The images' places in their data set, integers `(batch,)`.
+
+        Returns:
+            Which images the attack made the network misclassify, booleans
+            `(batch,)`; the norms of the perturbations, floats `(batch,)`; and
+            the seconds that the attack took.
+        """
+        start = time.perf_counter()
+        if not len(places):
+            return np.zeros(0, bool), np.zeros(0, x.dtype.as_numpy_dtype), 0.0
+        x_adv = self.admissible(
+            attack.threat_model,
+            x,
+            attack(self.model, x, y, seed=seed, first=places),
+        )
+        norm = attack.threat_model.norm(x_adv - x).numpy()
+        return ~self.correct(x_adv, y), norm, time.perf_counter() - start
+
+    @staticmethod
+    def admissible(threat_model, x, x_adv):
+        """Returns what an attack found, within its ball and box."""
+        x_adv = tf.cast(tf.convert_to_tensor(x_adv), x.dtype)
+        if x_adv.shape != x.shape:
+            raise ValueError(
+                "An attack must return one image for each that it was given. "
+                f"Received: shape {x_adv.shape} for images of shape {x.shape}"
+            )
+        finite = tf.reduce_all(
+            tf.math.is_finite(x_adv), axis=range(1, x.shape.rank)
+        )
+        x_adv = tf.where(per_example(finite, x), x_adv, x)
+        return threat_model.clip(threat_model.project(x, x_adv))
+
+
+def fingerprint(model, x):
+    """Returns what tells a network from others, for JSON.
+
+    That is a digest of its weights; of a function without any, the outputs
+    for a few images.
+
+    Args:
+        model: A Keras model, or a callable from images to logits.
+        x: Images, `(batch, ...)`.
+    """
+    variables = getattr(model, "weights", None)
+    if not isinstance(model, keras.Layer):
+        variables = getattr(model, "variables", ())
+    if not variables:
+        outputs = checks.inference(model)(x[:4])
+        return {"outputs": np.asarray(outputs, "float64").tolist()}
+    return {"weights": digest(np.asarray(v) for v in variables)}
+
+
+def digest(arrays):
+    """Returns a fingerprint of arrays, of their values and their shapes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
