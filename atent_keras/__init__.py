@@ -6,26 +6,32 @@ from atent_keras import callbacks
 from atent_keras import datasets
 from atent_keras import presets
 from atent_keras import threat_models
+from atent_keras.evaluation import CertificationReport
 from atent_keras.evaluation import MaskingChecks
 from atent_keras.evaluation import RobustnessComparison
 from atent_keras.evaluation import RobustnessReport
+from atent_keras.evaluation import certify_robustness
 from atent_keras.evaluation import evaluate_robustness
 from atent_keras.evaluation import load_classifier
 from atent_keras.losses import ATENTRegularizedLoss
 from atent_keras.model import ATENTModel
 from atent_keras.serving import export_classifier
+from atent_keras.smoothing import SmoothedClassifier
 from atent_keras.version import __version__
 
 __all__ = [
     "ATENTModel",
     "ATENTRegularizedLoss",
+    "CertificationReport",
     "MaskingChecks",
     "RobustnessComparison",
     "RobustnessReport",
+    "SmoothedClassifier",
     "__version__",
     "architectures",
     "attacks",
     "callbacks",
+    "certify_robustness",
     "datasets",
     "evaluate_robustness",
     "export_classifier",

@@ -9,6 +9,7 @@ assertion guards the values inside a user's own `tf.function`; XLA drops it.
 import contextlib
 import functools
 import inspect
+import numbers
 import re
 import types
 import weakref
@@ -58,6 +59,21 @@ def images(x, bounds):
         smallest,
         largest,
     )
+
+
+def require_count(**settings):
+    """Checks that settings are integers, at least 1.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in settings.items():
+        integer = isinstance(value, numbers.Integral)
+        if not integer or isinstance(value, bool) or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer, at least 1. Received: "
+                f"{name}={value!r}"
+            )
 
 
 def image_spec(x):

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.loop import while_loop
-from atent_keras.evaluation.interval import lower_bound
+from atent_keras.intervals import lower_bound
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
 
@@ -105,7 +104,7 @@ class SmoothedClassifier:
                 "`sigma` must be a finite positive number. Received: "
                 f"sigma={self.sigma!r}"
             )
-        _require_count(batch_size=self.batch_size)
+        checks.require_count(batch_size=self.batch_size)
         object.__setattr__(self, "sigma", float(self.sigma))
         object.__setattr__(self, "bounds", L2(0.0, self.bounds).bounds)
 
@@ -138,7 +137,7 @@ class SmoothedClassifier:
                 are too few samples to answer at all, or if images and network
                 do not fit each other.
         """
-        _require_count(num_samples=num_samples)
+        checks.require_count(num_samples=num_samples)
         _require_alpha(alpha)
         _require_enough(num_samples, alpha, lambda n: _differ(n, 0, alpha))
         counts = self.count(x, num_samples, seed, first)
@@ -183,13 +182,7 @@ class SmoothedClassifier:
                 are too few samples for any certificate, or if images and
                 network do not fit each other.
         """
-        _require_count(
-            num_samples=num_samples, selection_samples=selection_samples
-        )
-        _require_alpha(alpha)
-        _require_enough(
-            num_samples, alpha, lambda n: lower_bound(n, n, 1 - alpha) > 0.5
-        )
+        require_certifiable(num_samples, selection_samples, alpha)
         # A class that was chosen for its luck must not bring it along.
         seed = noise_lib.as_seed(seed)
         fold_in = tf.random.experimental.stateless_fold_in
@@ -228,10 +221,10 @@ class SmoothedClassifier:
             ValueError, TypeError: If an argument is out of its range, or if
                 images and network do not fit each other.
         """
-        _require_count(num_samples=num_samples)
+        checks.require_count(num_samples=num_samples)
         seed = noise_lib.as_seed(seed)
         x = checks.images(x, self.bounds)
-        classes = self._classes(x.shape)
+        classes = self.num_classes(x.shape)
         tally = self._tally
         if not getattr(self.model, "run_eagerly", False):
             tally = self._compiled
@@ -249,7 +242,13 @@ class SmoothedClassifier:
             counts.append(found)
         return np.stack(counts)
 
-    def _classes(self, shape):
+    def num_classes(self, shape):
+        """Returns the number of classes of images of a shape `(n, ...)`.
+
+        Raises:
+            ValueError: If the network does not give one row of outputs for
+                each image, or a single one of unknown kind.
+        """
         # Of several outputs the largest counts, on whatever scale they are.
         classes = checks.network(self.model, None, shape, self.bounds)
         if classes > 1:
@@ -312,14 +311,20 @@ def _differ(most, second, alpha):
     return stats.binomtest(most, most + second).pvalue <= alpha
 
 
-def _require_count(**settings):
-    for name, value in settings.items():
-        integer = isinstance(value, numbers.Integral)
-        if not integer or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f"`{name}` must be an integer, at least 1. Received: "
-                f"{name}={value!r}"
-            )
+def require_certifiable(num_samples, selection_samples, alpha):
+    """Checks the settings of `SmoothedClassifier.certify`.
+
+    Raises:
+        ValueError: If one is out of its range, or so few samples certify
+            nothing even where all of them agree.
+    """
+    checks.require_count(
+        num_samples=num_samples, selection_samples=selection_samples
+    )
+    _require_alpha(alpha)
+    _require_enough(
+        num_samples, alpha, lambda n: lower_bound(n, n, 1 - alpha) > 0.5
+    )
 
 
 def _require_alpha(alpha):

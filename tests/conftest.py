@@ -1,3 +1,6 @@
+import contextlib
+import resource
+
 import keras
 import numpy as np
 import pytest
@@ -114,3 +117,14 @@ def trained_model(kind, digits):
         model = small_model(network=small_network(dtype=dtype))
     model.fit(digits[0][:640], digits[1][:640], epochs=2, verbose=0)
     return model
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """No file can grow beyond so many bytes, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

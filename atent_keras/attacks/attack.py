@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import numbers
 import warnings
 import weakref
 
@@ -96,13 +95,8 @@ class Attack:
             object.__setattr__(self, name, float(value))
 
     def _require_count(self, **settings):
+        checks.require_count(**settings)
         for name, value in settings.items():
-            integer = isinstance(value, numbers.Integral)
-            if not integer or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer, at least 1. Received: "
-                    f"{name}={value!r}"
-                )
             object.__setattr__(self, name, int(value))
 
     def start(self, x, noise):

@@ -1,5 +1,7 @@
 """How robust a network is, and how far the figures can be trusted."""
 
+from atent_keras.evaluation.certification import CertificationReport
+from atent_keras.evaluation.certification import certify_robustness
 from atent_keras.evaluation.comparison import RobustnessComparison
 from atent_keras.evaluation.masking import Finding
 from atent_keras.evaluation.masking import MaskingChecks
@@ -10,10 +12,12 @@ from atent_keras.evaluation.saved_model import load_classifier
 
 __all__ = [
     "AttackResult",
+    "CertificationReport",
     "Finding",
     "MaskingChecks",
     "RobustnessComparison",
     "RobustnessReport",
+    "certify_robustness",
     "evaluate_robustness",
     "load_classifier",
 ]

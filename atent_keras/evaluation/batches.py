@@ -30,6 +30,13 @@ def batches(data):
     return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data)
 
 
+def split(batches, size):
+    """Yields the same examples in batches of at most so many."""
+    for x, y in batches:
+        for start in range(0, len(x), size):
+            yield x[start : start + size], y[start : start + size]
+
+
 def count(data):
     """Returns the number of batches, `None` where nobody can tell."""
     if isinstance(data, (tuple, list)) and len(data) == 2:

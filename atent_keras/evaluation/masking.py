@@ -4,21 +4,21 @@ import dataclasses
 import functools
 import hashlib
 import math
-import numbers
 
 import numpy as np
 import tensorflow as tf
 
 from atent_keras import base_losses
+from atent_keras import checks
 from atent_keras.attacks.apgd import APGD
 from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.auto_attack import AutoAttack
 from atent_keras.attacks.pgd import PGD
 from atent_keras.attacks.square import Square
-from atent_keras.evaluation.interval import favours
-from atent_keras.evaluation.interval import lower_bound
 from atent_keras.evaluation.target import Target
 from atent_keras.evaluation.target import fingerprint
+from atent_keras.intervals import favours
+from atent_keras.intervals import lower_bound
 from atent_keras.threat_models import Linf
 
 # Above these, a check fires.
@@ -115,14 +115,11 @@ class MaskingChecks:
     surrogate: object = None
 
     def __post_init__(self):
-        for name in ("num_images", "num_steps", "num_queries"):
-            value = getattr(self, name)
-            integer = isinstance(value, numbers.Integral)
-            if not integer or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer, at least 1. Received: "
-                    f"{name}={value!r}"
-                )
+        checks.require_count(
+            num_images=self.num_images,
+            num_steps=self.num_steps,
+            num_queries=self.num_queries,
+        )
         if self.surrogate is not None and not callable(self.surrogate):
             raise TypeError(
                 "`surrogate` must be a Keras model or a callable from images "
@@ -153,7 +150,9 @@ class MaskingChecks:
         """Returns a digest of all that a finding depends on."""
         surrogate = self.surrogate
         if surrogate is not None:
-            surrogate = fingerprint(surrogate, case.x)
+            surrogate = fingerprint(
+                surrogate, case.x.shape, case.threat_model.bounds
+            )
         parts = (
             *(self.num_images, self.num_steps, self.num_queries, surrogate),
             *(repr(case.threat_model), len(case.places)),

@@ -6,11 +6,77 @@ import pathlib
 
 import numpy as np
 
-from atent_keras.evaluation import interval
+from atent_keras import intervals
 from atent_keras.evaluation import table
 from atent_keras.evaluation.results import write
 from atent_keras.evaluation.results import write_arrays
 from atent_keras.version import __version__
+
+
+class Report:
+    """What all reports have: examples, intervals, files.
+
+    A subclass has the attributes `correct`, booleans `(num_examples,)`, and
+    `confidence`, a `NAME` for its files, and says what goes into them.
+    """
+
+    @property
+    def num_examples(self):
+        """Integer, the number of examples."""
+        return len(self.correct)
+
+    def interval(self, accuracy):
+        """Returns the confidence interval of one of this report's accuracies.
+
+        It is that of Clopper and Pearson, exact for the accuracy on all
+        images of which these are a random sample.
+
+        Args:
+            accuracy: Float, a share of the examples.
+
+        Returns:
+            Pair of floats in [0, 1].
+        """
+        successes = round(accuracy * self.num_examples)
+        return intervals.clopper_pearson(
+            successes, self.num_examples, self.confidence
+        )
+
+    def rows(self):
+        """Returns the report's figures, a dictionary for each line."""
+        raise NotImplementedError
+
+    def arrays(self):
+        """Returns all that is known of each example, as arrays by name."""
+        raise NotImplementedError
+
+    def to_markdown(self):
+        """Returns the report in Markdown."""
+        raise NotImplementedError
+
+    def to_json(self):
+        """Returns the report as JSON, without the single examples."""
+        raise NotImplementedError
+
+    def to_csv(self):
+        """Returns the report's figures as CSV, a line each."""
+        return table.as_csv(self.rows())
+
+    def save(self, folder):
+        """Writes the report as `.json`, `.md` and `.csv`, examples as `.npz`.
+
+        Args:
+            folder: Where to; it is made if it is not there.
+
+        Raises:
+            OSError: If a file can't be written; what was there is kept.
+        """
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_arrays(folder / f"{self.NAME}.npz", self.arrays())
+        write(folder / f"{self.NAME}.json", self.to_json() + "\n")
+        write(folder / f"{self.NAME}.md", self.to_markdown())
+        write(folder / f"{self.NAME}.csv", self.to_csv())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +100,14 @@ class AttackResult:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RobustnessReport:
+class RobustnessReport(Report):
     """Accuracies in [0, 1], each over all of the examples.
 
     An example counts as robust under an attack if the network is right about
     it both clean and attacked, and in the worst case if it withstands every
-    attack. `print` shows a table.
+    attack. `print` shows a table; `save` writes `report.json`, `report.md`,
+    `report.csv` and `report.npz`, which holds `correct` and, for each attack,
+    `NAME/succeeded` and `NAME/norm`, of shape `(num_examples,)`.
 
     Attributes:
         correct: Booleans `(num_examples,)`, whether the network classifies
@@ -58,10 +126,7 @@ class RobustnessReport:
     data: str = ""
     confidence: float = 0.95
 
-    @property
-    def num_examples(self):
-        """Integer, the number of examples."""
-        return len(self.correct)
+    NAME = "report"
 
     @property
     def attacks(self):
@@ -92,26 +157,7 @@ class RobustnessReport:
         every = np.logical_and.reduce([self.correct, *self.robust.values()])
         return float(every.mean())
 
-    def interval(self, accuracy):
-        """Returns the confidence interval of one of this report's accuracies.
-
-        It is that of Clopper and Pearson, exact for the accuracy on all
-        images of which these are a random sample.
-
-        Args:
-            accuracy: Float, a share of the examples.
-
-        Returns:
-            Pair of floats in [0, 1].
-        """
-        successes = round(accuracy * self.num_examples)
-        return interval.clopper_pearson(
-            successes, self.num_examples, self.confidence
-        )
-
     def rows(self):
-        """Returns a dictionary for each accuracy, clean first."""
-
         def row(name, accuracy, result=None):
             low, high = self.interval(accuracy)
             return {
@@ -119,10 +165,10 @@ class RobustnessReport:
                 "accuracy": accuracy,
                 "low": low,
                 "high": high,
-                "succeeded": int(result.succeeded.sum()) if result else "",
-                "largest_norm": float(result.norm.max()) if result else "",
-                "seconds": result.seconds if result else "",
-                "setting": repr(result.attack) if result else "",
+                "succeeded": int(result.succeeded.sum()) if result else None,
+                "largest_norm": float(result.norm.max()) if result else None,
+                "seconds": result.seconds if result else None,
+                "setting": repr(result.attack) if result else None,
             }
 
         return [
@@ -141,7 +187,7 @@ class RobustnessReport:
                 table.percent(row["accuracy"]),
                 f"({table.between((row['low'], row['high']))})",
                 f"{row['seconds']:.1f} s" if row["setting"] else "",
-                row["setting"],
+                row["setting"] or "",
             ]
             for row in self.rows()
         ]
@@ -155,13 +201,12 @@ class RobustnessReport:
         return "\n".join(lines)
 
     def to_markdown(self):
-        """Returns the report in Markdown."""
         rows = [
             [
                 row["attack"],
                 table.percent(row["accuracy"]),
                 table.between((row["low"], row["high"])),
-                str(row["succeeded"]),
+                str(row["succeeded"]) if row["setting"] else "",
                 f"{row['largest_norm']:.6g}" if row["setting"] else "",
                 f"{row['seconds']:.1f}" if row["setting"] else "",
                 f"`{row['setting']}`" if row["setting"] else "",
@@ -192,12 +237,7 @@ class RobustnessReport:
             )
         return "\n".join(parts)
 
-    def to_csv(self):
-        """Returns the accuracies as CSV, a line each."""
-        return table.as_csv(self.rows())
-
     def to_json(self):
-        """Returns the report as JSON, without the single examples."""
         return json.dumps(
             {
                 "num_examples": self.num_examples,
@@ -223,28 +263,8 @@ class RobustnessReport:
         )
 
     def arrays(self):
-        """Returns all that is known of each example, as arrays by name."""
         found = {"correct": self.correct}
         for name, result in self.results.items():
             found[f"{name}/succeeded"] = result.succeeded
             found[f"{name}/norm"] = result.norm
         return found
-
-    def save(self, folder):
-        """Writes `report.json`, `report.md`, `report.csv`, `examples.npz`.
-
-        The last holds `correct` and, for each attack, `NAME/succeeded` and
-        `NAME/norm`, of shape `(num_examples,)`.
-
-        Args:
-            folder: Where to; it is made if it is not there.
-
-        Raises:
-            OSError: If a file can't be written; what was there is kept.
-        """
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(folder / "examples.npz", self.arrays())
-        write(folder / "report.json", self.to_json() + "\n")
-        write(folder / "report.md", self.to_markdown())
-        write(folder / "report.csv", self.to_csv())

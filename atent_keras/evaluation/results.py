@@ -10,10 +10,14 @@ import zlib
 
 import numpy as np
 
+from atent_keras.evaluation.target import fingerprint
+
 SETTINGS = "settings.json"
 EXAMPLES = "examples.npz"
 FINDINGS = "findings.json"
+ALL = ("correct", "last", "digest")  # what is there of every batch
 _DRAFT = ".draft"
+_ROUNDING = 1e-2  # bfloat16 has eight bits
 _DAMAGES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -79,6 +83,18 @@ class Results:
                 f"{'; '.join(different)}"
             )
         self.settings = {**settings, **self.settings}
+
+    def require_model(self, model, shape, bounds):
+        """Checks a network against the one that the results belong to.
+
+        Args:
+            model, shape, bounds: See `fingerprint`.
+
+        Raises:
+            ValueError: If it is another.
+        """
+        found = fingerprint(model, shape, bounds)
+        self.require(**{f"the model's {name}": found[name] for name in found})
 
     def require_batch(self, number, last, digest):
         """Checks a batch against the one of that number that is known.
@@ -157,10 +173,14 @@ class Results:
         if not path.exists():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
+            content = io.BytesIO(path.read_bytes())
+            with np.load(content, allow_pickle=False) as file:
+                found = dict(file)
         except _DAMAGES as error:
             raise self._damaged(EXAMPLES) from error
+        if not _fit(found):
+            raise self._damaged(EXAMPLES)
+        return found
 
     def _damaged(self, name):
         return ValueError(
@@ -214,19 +234,35 @@ def write_arrays(path, arrays):
     write(path, file.getvalue())
 
 
+def _fit(arrays):
+    """Whether arrays are those of whole batches."""
+    last = [0, *arrays.get("last", ())]
+    return (
+        set(ALL) <= arrays.keys()
+        and len(arrays["correct"]) == last[-1]
+        and len(arrays["digest"]) == len(last) - 1
+        and all(
+            len(values) in last
+            for name, values in arrays.items()
+            if name not in ALL and not name.endswith("/seconds")
+        )
+    )
+
+
 def _text(content):
     return json.dumps(content, indent=2) + "\n"
 
 
 def _same(one, other):
     """Whether two settings agree; of a network's outputs, up to rounding."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
+    if not isinstance(one, list) or not isinstance(other, list):
         return one == other
-    if one.keys() != {"outputs"} or other.keys() != {"outputs"}:
-        return one == other
-    one, other = np.array(one["outputs"]), np.array(other["outputs"])
+    one, other = np.array(one), np.array(other)
     return one.shape == other.shape and np.allclose(
-        one, other, rtol=1e-3, atol=1e-3 * np.max(np.abs(one), initial=0.0)
+        one,
+        other,
+        rtol=_ROUNDING,
+        atol=_ROUNDING * np.max(np.abs(one), initial=0.0),
     )
 
 

@@ -20,7 +20,6 @@ from atent_keras.evaluation.report import RobustnessReport
 from atent_keras.evaluation.results import Results
 from atent_keras.evaluation.saved_model import load_classifier
 from atent_keras.evaluation.target import Target
-from atent_keras.evaluation.target import fingerprint
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 from atent_keras.version import __version__
@@ -40,10 +39,11 @@ def evaluate_robustness(
     """Measures a network's accuracy, clean and under each of several attacks.
 
     ```python
-    robust = f(x) == y
-    for attack in attacks:
-        x_adv = clip(project(x, attack(f, x[robust], y[robust])))
-        robust &= f(x_adv) == y         # the worst case of each example
+    correct = f(x) == y
+    for name, attack in attacks.items():
+        x_adv = clip(project(x, attack(f, x, y)))
+        robust[name] = correct & (f(x_adv) == y)
+    worst_case = all(robust.values())       # of each example
     ```
 
     An example that is misclassified clean counts as misclassified under every
@@ -54,8 +54,7 @@ def evaluate_robustness(
     With a `folder`, every batch that an attack is done with is on the disk at
     once. A run that was stopped goes on where it was when it is called again
     with the same folder; attacks that are added run alone. In the end the
-    folder holds `report.json`, `report.md`, `report.csv` and `examples.npz`;
-    see `RobustnessReport.save`.
+    folder holds the report's files; see `RobustnessReport`.
 
     Args:
         model: A Keras model, a callable from images to logits, or the path of
@@ -152,8 +151,8 @@ class Walk:
         x, y = self._admit(x, y)
         first, last = self.num_examples, self.num_examples + x.shape[0]
         if not first:
-            model = fingerprint(self.target.model, x)
-            self.results.require(model=model)
+            bounds = next(iter(self.attacks.values())).threat_model.bounds
+            self.results.require_model(self.target.model, x.shape, bounds)
         digest = self.digest.update(x, y)
         self.results.require_batch(self.num_batches, last, digest)
         if self.results.known("correct") < last:
@@ -264,13 +263,22 @@ def _require(attacks, seed, checks, confidence, verbose):
             "attack, one of `atent_keras.attacks` or another callable with a "
             f"`threat_model`. Received: attacks={attacks!r}"
         )
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
     if checks is not None and not isinstance(checks, MaskingChecks):
         raise TypeError(
             "`checks` must be an `atent_keras.MaskingChecks`, or None. "
             f"Received: checks={checks!r}"
         )
+    require_run(seed, confidence, verbose)
+
+
+def require_run(seed, confidence, verbose):
+    """Checks what every evaluation is asked for.
+
+    Raises:
+        ValueError, TypeError: If a setting is out of its range.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
     if not is_finite(confidence) or not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1. Received: "

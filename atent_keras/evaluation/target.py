@@ -13,6 +13,9 @@ from atent_keras import checks
 from atent_keras.attacks.attack import chunks
 from atent_keras.threat_models import per_example
 
+# Images by whose answers a network is known again.
+_PROBES = 4
+
 
 class Target:
     """A network, as an evaluation sees it.
@@ -97,23 +100,30 @@ class Target:
         return threat_model.clip(threat_model.project(x, x_adv))
 
 
-def fingerprint(model, x):
-    """Returns what tells a network from others, for JSON.
+def fingerprint(model, shape, bounds):
+    """Returns what tells a network from others, a dictionary for JSON.
 
-    That is a digest of its weights; of a function without any, the outputs
-    for a few images.
+    That is a digest of its weights, and its outputs for images of noise, which
+    tell apart what has the same weights or none; `"random"` where two passes
+    differ.
 
     Args:
-        model: A Keras model, or a callable from images to logits.
-        x: Images, `(batch, ...)`.
+        model: A Keras model, or a callable from images to outputs.
+        shape: The shape of a batch of images.
+        bounds: Pair of floats, the images' range.
     """
+    noise = np.random.default_rng(0).uniform(*bounds, (_PROBES, *shape[1:]))
+    images = tf.constant(noise, keras.config.floatx())
+    predict = checks.inference(model)
+    one, other = (np.asarray(predict(images), "float64") for _ in range(2))
+    found = {"outputs": one.tolist() if np.allclose(one, other) else "random"}
+    # Not `variables`: the state of a generator of random numbers moves.
     variables = getattr(model, "weights", None)
     if not isinstance(model, keras.Layer):
         variables = getattr(model, "variables", ())
-    if not variables:
-        outputs = checks.inference(model)(x[:4])
-        return {"outputs": np.asarray(outputs, "float64").tolist()}
-    return {"weights": digest(np.asarray(v) for v in variables)}
+    if variables:
+        found["weights"] = digest(np.asarray(v) for v in variables)
+    return found
 
 
 def digest(arrays):
@@ -123,4 +133,4 @@ def digest(arrays):
         array = np.ascontiguousarray(array)
         found.update(f"{array.dtype.str}{array.shape}".encode())
         found.update(array.tobytes())
-    return found.hexdigest()
+    return found.hexdigest()[:32]

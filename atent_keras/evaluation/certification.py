@@ -1,0 +1,292 @@
+"""How many images a smoothed classifier is right about, with a guarantee."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+from atent_keras import base_losses
+from atent_keras import checks as entry
+from atent_keras import margins
+from atent_keras.evaluation import table
+from atent_keras.evaluation.batches import Digest
+from atent_keras.evaluation.batches import batches
+from atent_keras.evaluation.batches import split
+from atent_keras.evaluation.report import Report
+from atent_keras.evaluation.results import Results
+from atent_keras.evaluation.robustness import require_run
+from atent_keras.smoothing import SmoothedClassifier
+from atent_keras.smoothing import require_certifiable
+from atent_keras.version import __version__
+
+# Images between two looks at the disk: few, since each takes many samples.
+_SIZE = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CertificationReport(Report):
+    """Certified accuracies in [0, 1], over all of the examples.
+
+    An example counts at a radius if the smoothed classifier's class is right,
+    and can't be changed from within that radius. `print` shows a table; `save`
+    writes `certificates.json`, `certificates.md`, `certificates.csv` and
+    `certificates.npz`, which holds `correct`, `classes` and `radii`.
+
+    Attributes:
+        correct: Booleans `(num_examples,)`, whether the certified class is the
+            right one; False where there is no certificate.
+        classes: Integers `(num_examples,)`, the certified class, -1 where
+            there is no certificate.
+        radii: Floats `(num_examples,)`, in l_2 and in the images' units.
+        sigma: Float, the standard deviation of the noise.
+        num_samples: Integer, the noisy images that a radius comes from.
+        selection_samples: Integer, those that the class is chosen by.
+        alpha: Float, how likely each certificate may be wrong.
+        seconds: Float, the time that it took.
+        seed: Integer, the seed of the noise.
+        data: String, a digest of the images and labels.
+        confidence: Float, the confidence of the intervals.
+    """
+
+    correct: np.ndarray
+    classes: np.ndarray
+    radii: np.ndarray
+    sigma: float
+    num_samples: int
+    selection_samples: int
+    alpha: float
+    seconds: float = 0.0
+    seed: int = 0
+    data: str = ""
+    confidence: float = 0.95
+
+    NAME = "certificates"
+
+    def certified_accuracy(self, radius):
+        """Returns the share of examples that are certified at a radius.
+
+        Args:
+            radius: Float, in l_2 and in the images' units.
+        """
+        return float(np.mean(self.correct & (self.radii >= radius)))
+
+    @property
+    def abstained(self):
+        """Float, the share of examples without a certificate."""
+        return float(np.mean(self.classes < 0))
+
+    def rows(self):
+        # In steps of half of sigma, up to where nothing is certified any more.
+        largest = np.max(self.radii, initial=0.0, where=self.correct)
+        steps = np.arange(1 + int(largest / (self.sigma / 2)) + 1)
+        found = []
+        for radius in (self.sigma / 2 * steps).tolist():
+            certified = self.certified_accuracy(radius)
+            low, high = self.interval(certified)
+            found.append(
+                {
+                    "radius": radius,
+                    "accuracy": certified,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        return found
+
+    def _cells(self):
+        return [
+            [
+                f"{row['radius']:.4g}",
+                table.percent(row["accuracy"]),
+                table.between((row["low"], row["high"])),
+            ]
+            for row in self.rows()
+        ]
+
+    def _caption(self):
+        return (
+            f"certified accuracy on {self.num_examples} examples by smoothing "
+            f"with sigma {self.sigma:g}: {self.num_samples} samples, and "
+            f"{self.selection_samples} to choose the class, alpha "
+            f"{self.alpha:g}, seed {self.seed}; "
+            f"{table.percent(self.abstained)} without a certificate"
+        )
+
+    @property
+    def _header(self):
+        return [
+            "l_2 radius",
+            "accuracy",
+            f"{100 * self.confidence:g} % interval",
+        ]
+
+    def __str__(self):
+        cells = table.text([self._header, *self._cells()])
+        return f"{self._caption()}\n{cells}\n{self.seconds:.1f} s"
+
+    def to_markdown(self):
+        caption = self._caption()
+        return (
+            f"{caption[0].upper()}{caption[1:]}. {self.seconds:.1f} s, "
+            f"atent_keras {__version__}; intervals by Clopper and Pearson.\n\n"
+            + table.markdown(self._header, self._cells())
+        )
+
+    def to_json(self):
+        arrays = self.arrays()
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in arrays
+        }
+        return json.dumps(
+            {
+                "num_examples": self.num_examples,
+                "abstained": self.abstained,
+                "rows": self.rows(),
+                **settings,
+                "version": __version__,
+            },
+            indent=2,
+        )
+
+    def arrays(self):
+        return {
+            "correct": self.correct,
+            "classes": self.classes,
+            "radii": self.radii,
+        }
+
+
+def certify_robustness(
+    smoothed,
+    data,
+    num_samples=10_000,
+    selection_samples=100,
+    alpha=0.001,
+    seed=0,
+    *,
+    folder=None,
+    confidence=0.95,
+    verbose=1,
+):
+    """Measures the certified accuracy of a smoothed classifier.
+
+    ```python
+    classes, radii = smoothed.certify(x)
+    certified_accuracy = mean((classes == y) & (radii >= radius))
+    ```
+
+    With a `folder`, a run that was stopped goes on where it was when it is
+    called again with the same folder, which in the end holds the report's
+    files; see `CertificationReport`. It may be that of `evaluate_robustness`.
+
+    Args:
+        smoothed: A `SmoothedClassifier`.
+        data: Batches `(x, y)`, e.g. a `tf.data.Dataset`, or a tuple of two
+            arrays. Images are floating-point numbers within the classifier's
+            bounds, of shape `(batch, ...)`, labels integers `(batch,)` or
+            one-hot `(batch, classes)`. Their order must be the same in a run
+            that goes on.
+        num_samples, selection_samples, alpha: See
+            `SmoothedClassifier.certify`.
+        seed: Integer, from which the noise follows, whatever the size of the
+            batches. Defaults to 0.
+        folder: Path of the results. Defaults to `None`: none are written.
+        confidence: Float in (0, 1), the confidence of the intervals of the
+            accuracies, over the choice of images. Defaults to 0.95.
+        verbose: 0 for silence, 1 for a progress bar. Defaults to 1.
+
+    Returns:
+        A `CertificationReport`; `print` shows it as a table.
+
+    Raises:
+        ValueError, TypeError: If there are no data, if a setting is out of
+            its range or too few samples are asked for to certify anything, if
+            images, labels and network do not fit each other, or if `folder`
+            belongs to another model, data set or setting, or is damaged.
+        OSError: If results can't be written; what was written is kept.
+
+    Example:
+
+    >>> smoothed = atent_keras.SmoothedClassifier(model, sigma=0.25)
+    >>> report = atent_keras.certify_robustness(smoothed, (x_test, y_test))
+    >>> report.certified_accuracy(0.5)
+
+    References:
+    - Cohen, Rosenfeld & Kolter, "Certified adversarial robustness via
+      randomized smoothing", ICML 2019, https://arxiv.org/abs/1902.02918.
+    """
+    if not isinstance(smoothed, SmoothedClassifier):
+        raise TypeError(
+            "`smoothed` must be an `atent_keras.SmoothedClassifier`. Received: "
+            f"{smoothed!r}"
+        )
+    require_run(seed, confidence, verbose)
+    require_certifiable(num_samples, selection_samples, alpha)
+    results = Results(folder and pathlib.Path(folder) / "certificates_progress")
+    results.require(
+        version=__version__,
+        floatx=keras.config.floatx(),
+        seed=int(seed),
+        sigma=smoothed.sigma,
+        bounds=smoothed.bounds,
+        num_samples=int(num_samples),
+        selection_samples=int(selection_samples),
+        alpha=float(alpha),
+    )
+    digest, last = Digest(), 0
+    bar = keras.utils.Progbar(
+        None,
+        verbose=verbose,
+        stateful_metrics=["certified"],
+        unit_name="image",
+    )
+    for number, (x, y) in enumerate(split(batches(data), _SIZE)):
+        x = entry.images(x, smoothed.bounds)
+        y = entry.labels(y, x)
+        classes = smoothed.num_classes(x.shape)
+        y = entry.labels_fit(y, base_losses.of_model(None, y), classes)
+        y = margins.class_labels(y, classes)
+        if not number:
+            results.require_model(smoothed.model, x.shape, smoothed.bounds)
+        first, last = last, last + x.shape[0]
+        known = digest.update(x, y)
+        results.require_batch(number, last, known)
+        if results.known("correct") < last:
+            start = time.perf_counter()
+            classes, radii = smoothed.certify(
+                x, num_samples, selection_samples, alpha, seed, first
+            )
+            results.append(
+                correct=classes == y.numpy(),
+                classes=classes,
+                radii=radii,
+                last=[last],
+                digest=[known],
+                **{"certificates/seconds": [time.perf_counter() - start]},
+            )
+        certified = results.arrays["correct"][:last].mean()
+        bar.update(last, [("certified", certified)], finalize=False)
+    if not last:
+        raise ValueError(f"`data` must not be empty. Received: data={data!r}")
+    bar.update(last, finalize=True)
+    results.finish(num_examples=last)
+    arrays = results.arrays
+    report = CertificationReport(
+        *(arrays[name] for name in ("correct", "classes", "radii")),
+        smoothed.sigma,
+        int(num_samples),
+        int(selection_samples),
+        float(alpha),
+        float(arrays["certificates/seconds"].sum()),
+        int(seed),
+        digest.value,
+        confidence,
+    )
+    if folder is not None:
+        report.save(folder)
+    return report

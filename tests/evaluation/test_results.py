@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+
+from atent_keras.evaluation.results import Results
+from atent_keras.evaluation.results import write
+from conftest import full_disk
+
+BATCH = {"correct": [True, False], "last": [2], "digest": ["d2"]}
+
+
+def filled(folder):
+    """Results of one batch, of one attack."""
+    results = Results(folder)
+    results.require(seed=1, model="m")
+    results.append(**BATCH)
+    results.append(**{"PGD/succeeded": [True, False], "PGD/seconds": [1.5]})
+    results.once("a check", lambda: [True, "evidence"])
+    return results
+
+
+def test_what_was_appended_is_there_again(tmp_path):
+    filled(tmp_path / "run")
+    again = Results(tmp_path / "run")
+    again.require(seed=1, model="m")
+    assert again.known("correct") == again.known("PGD/succeeded") == 2
+    assert again.known("FGSM/succeeded") == 0
+    np.testing.assert_array_equal(again.arrays["correct"], [True, False])
+    again.require_batch(0, 2, "d2")
+    again.append(correct=[True], last=[3], digest=["d3"])
+    assert Results(tmp_path / "run").known("correct") == 3
+
+
+def test_once_asks_once_for_each_name(tmp_path):
+    filled(tmp_path)
+    asked = []
+
+    def find():
+        asked.append(1)
+        return True, "other"
+
+    again = Results(tmp_path)
+    assert again.once("a check", find) == [True, "evidence"] and not asked
+    assert again.once("other", find) == again.once("other", find)
+    assert len(asked) == 1
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = filled(None)
+    assert results.known("correct") == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings, difference",
+    [
+        ({"seed": 2}, "seed is 1 there, 2 now"),
+        ({"seed": 2, "model": "n"}, "seed is 1 .*; model is m there, n now"),
+    ],
+)
+def test_other_settings_are_refused_and_named(settings, difference, tmp_path):
+    filled(tmp_path)
+    error = f"`folder` must be new.*Received: .*{difference}"
+    with pytest.raises(ValueError, match=error):
+        Results(tmp_path).require(**settings)
+
+
+def test_outputs_may_differ_by_rounding_alone(tmp_path):
+    results = filled(tmp_path / "run")
+    results.require(outputs=[[1.0, -2.0], [0.0, 2.0]])
+    results.finish(2)
+    again = Results(tmp_path / "run")
+    again.require(outputs=[[1.001, -2.001], [0.001, 2.0]])
+    for other in ([[1.1, -2.0], [0.0, 2.0]], [[1.0, -2.0]], "random"):
+        with pytest.raises(ValueError, match="outputs is .* there, .* now"):
+            again.require(outputs=other)
+
+
+def test_other_data_are_refused(tmp_path):
+    filled(tmp_path).finish(2)
+    for number, last, digest in ((0, 2, "d3"), (0, 3, "d2"), (1, 3, "d3")):
+        error = f"the same data.*batch {number}, up to example {last}"
+        with pytest.raises(ValueError, match=error):
+            Results(tmp_path).require_batch(number, last, digest)
+    with pytest.raises(ValueError, match="2 examples there, 1 now"):
+        Results(tmp_path).finish(1)
+
+
+@pytest.mark.parametrize("name", ["settings.json", "examples.npz"])
+def test_damaged_files_are_refused_and_named(name, tmp_path):
+    filled(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for torn in (b"", whole[: len(whole) // 2], b"[1]", whole[:-40]):
+        (tmp_path / name).write_bytes(torn)
+        with pytest.raises(ValueError, match=f"must hold whole.*{name}"):
+            Results(tmp_path)
+    (tmp_path / name).write_bytes(whole)
+    assert Results(tmp_path).known("correct") == 2
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"correct": [True]},
+        {**BATCH, "correct": [True]},
+        {**BATCH, "digest": ["d1", "d2"]},
+        {**BATCH, "PGD/succeeded": [True]},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_damaged(arrays, tmp_path):
+    filled(tmp_path)
+    np.savez(tmp_path / "examples.npz", **arrays)
+    with pytest.raises(ValueError, match="examples.npz, which is damaged"):
+        Results(tmp_path)
+
+
+def test_what_is_deleted_is_done_again(tmp_path):
+    filled(tmp_path)
+    (tmp_path / "examples.npz").unlink()
+    (tmp_path / "findings.json").unlink()
+    again = Results(tmp_path)
+    again.require(seed=1)
+    assert again.known("correct") == 0
+    assert again.once("a check", lambda: "anew") == "anew"
+
+
+def test_folders_of_something_else_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="has files but no settings.json"):
+        Results(tmp_path)
+    with pytest.raises(ValueError, match="must be a folder.*a file"):
+        Results(tmp_path / "thesis.tex")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    results = filled(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    size = 2 * len(before["examples.npz"])
+    noise = np.random.default_rng(0).random(1000)  # which does not compress
+    with full_disk(size):
+        with pytest.raises(OSError, match="start again with the same folder"):
+            results.append(**{"PGD/norm": noise})
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert before == after
+    assert Results(tmp_path).known("PGD/norm") == 0
+
+
+def test_write_replaces_a_file_whole(tmp_path):
+    file = tmp_path / "a.json"
+    write(file, "old")
+    write(file, json.dumps([1]))
+    assert file.read_text() == "[1]"
+    with full_disk(10), pytest.raises(OSError, match="a.json"):
+        write(file, b"x" * 100)
+    assert file.read_text() == "[1]" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_draft_of_a_killed_run_is_no_obstacle(tmp_path):
+    (tmp_path / "settings.json.draft").write_text("{")
+    assert filled(tmp_path).known("correct") == 2
