@@ -23,12 +23,16 @@ def export_classifier(
       `(batch, height, width, channels)`;
     - `uint8` takes integers in 0..255, of the same shape;
     - `encoded` takes PNG or JPEG files, strings of shape `(batch,)`; grey or
-      colour, of any size, they are resized bilinearly.
+      colour, of any size, they are resized bilinearly;
+    - `logits` takes what `serving_default` takes, for whoever attacks the
+      network: see `atent_keras.load_classifier`.
 
-    The argument is `images`. Each gives `probabilities`, float32 `(batch,
-    classes)`, `class_index`, int64 `(batch,)`, and `label`, strings
-    `(batch,)`. The batch is of any size but 0. A request that does not fit is
-    answered by an `InvalidArgumentError`, which servers pass on.
+    The argument is `images`. The last gives `logits`, float32 `(batch,
+    classes)`, with their gradient by the images, and is left out where the
+    network gives probabilities. Each of the others gives `probabilities`,
+    float32 `(batch, classes)`, `class_index`, int64 `(batch,)`, and `label`,
+    strings `(batch,)`. The batch is of any size but 0. A request that does not
+    fit is answered by an `InvalidArgumentError`, which servers pass on.
 
     The bounds are those of the compiled `ATENTRegularizedLoss`, else (0, 1).
     The folder is written beside its place first, so that it is there either
@@ -78,12 +82,15 @@ def export_classifier(
     names = tf.constant(list(labels))
     classify = checks.inference(model)
 
-    def answer(images):
+    def run(images):
         checked = tf.debugging.assert_positive(
             tf.shape(images)[0], "The batch must not be empty"
         )
         with tf.control_dependencies([checked]):
-            outputs = tf.cast(classify(images), tf.float32)
+            return tf.cast(classify(images), tf.float32)
+
+    def answer(images):
+        outputs = run(images)
         if classes == 1:
             positive = outputs if probable else tf.sigmoid(outputs)
             probabilities = tf.concat([1 - positive, positive], axis=1)
@@ -96,7 +103,7 @@ def export_classifier(
             "label": tf.gather(names, index),
         }
 
-    def serve_floats(images):
+    def within_bounds(images):
         slack = 1e-5 * (upper - lower)
         inside = (images >= lower - slack) & (images <= upper + slack)
         checked = tf.debugging.Assert(
@@ -104,7 +111,13 @@ def export_classifier(
             [f"Images must lie in ({lower}, {upper}); 0..255 is for uint8"],
         )
         with tf.control_dependencies([checked]):
-            return answer(tf.identity(images))
+            return tf.identity(images)
+
+    def serve_floats(images):
+        return answer(within_bounds(images))
+
+    def serve_logits(images):
+        return {"logits": run(within_bounds(images))}
 
     def from_bytes(images):
         return lower + (upper - lower) * tf.cast(images, tf.float32) / 255
@@ -124,11 +137,14 @@ def export_classifier(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, serve, spec in (
+    endpoints = [
         ("serving_default", serve_floats, tf.TensorSpec(shape)),
         ("uint8", serve_bytes, tf.TensorSpec(shape, tf.uint8)),
         ("encoded", serve_files, tf.TensorSpec((None,), tf.string)),
-    ):
+    ]
+    if not probable:
+        endpoints.append(("logits", serve_logits, tf.TensorSpec(shape)))
+    for name, serve, spec in endpoints:
         spec = tf.TensorSpec(spec.shape, spec.dtype, "images")
         archive.add_endpoint(name, serve, [spec])
     path.parent.mkdir(parents=True, exist_ok=True)

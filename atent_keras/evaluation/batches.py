@@ -11,7 +11,7 @@ _BATCH_SIZE = 512  # of arrays
 
 def batches(data):
     """Returns an iterable of `(x, y)` from batches, or from two arrays."""
-    if isinstance(data, (tuple, list)) and len(data) == 2:
+    if _are_arrays(data):
         x, y = data
         if len(x) != len(y):
             raise ValueError(
@@ -30,6 +30,16 @@ def batches(data):
     return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data)
 
 
+def _are_arrays(data):
+    """Whether data are two arrays, and not, say, a list of two batches."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        return False
+    first = data[0]
+    return not isinstance(first, (tuple, list)) or not any(
+        hasattr(part, "shape") for part in first[:1]
+    )
+
+
 def split(batches, size):
     """Yields the same examples in batches of at most so many."""
     for x, y in batches:
@@ -39,7 +49,7 @@ def split(batches, size):
 
 def count(data):
     """Returns the number of batches, `None` where nobody can tell."""
-    if isinstance(data, (tuple, list)) and len(data) == 2:
+    if _are_arrays(data):
         return -(-len(data[0]) // _BATCH_SIZE)
     if isinstance(data, keras.utils.PyDataset):
         return data.num_batches

@@ -117,7 +117,7 @@ def _refusal(function):
     if not images.dtype.is_floating or len(images.shape or ()) < 2:
         return f"takes {images.dtype.name} of shape {images.shape}"
     if len(results) != 1:
-        return f"gives {', '.join(results)}"
+        return f"gives {', '.join(sorted(results))}"
     (outputs,) = results.values()
     if not outputs.dtype.is_floating or len(outputs.shape or ()) != 2:
         return f"gives {outputs.dtype.name} of shape {outputs.shape}"

@@ -83,13 +83,13 @@ def faulty(plain):
     }
 
 
-def findings(model, data, surrogate=None, num_steps=40):
+def findings(model, data, attack_steps=40, **settings):
     """Returns the checks' findings by name, and the report."""
     report = ak.evaluate_robustness(
         model,
         data,
-        {"PGD": ak.attacks.PGD(THREAT_MODEL, num_steps=num_steps)},
-        checks=ak.MaskingChecks(surrogate=surrogate),
+        {"PGD": ak.attacks.PGD(THREAT_MODEL, num_steps=attack_steps)},
+        checks=ak.MaskingChecks(**settings),
         verbose=0,
     )
     return {finding.check: finding for finding in report.findings}, report
@@ -106,8 +106,8 @@ def main():
         **{name: (one, plain, 40) for name, one in faulty(plain).items()},
     }
     checks = None
-    for name, (model, surrogate, num_steps) in cases.items():
-        found, report = findings(model, test, surrogate, num_steps)
+    for name, (model, surrogate, steps) in cases.items():
+        found, report = findings(model, test, steps, surrogate=surrogate)
         if checks is None:
             checks = list(found)
             print("| fault | clean | PGD |", " | ".join(checks), "|")

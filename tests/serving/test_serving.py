@@ -8,6 +8,7 @@ from conftest import Subclassed
 from conftest import cross_entropy
 from conftest import small_loss
 from conftest import small_model
+from conftest import small_network
 from conftest import trained_model
 
 KINDS = ("functional", "subclassed", "mixed_bfloat16", "ema")
@@ -50,6 +51,24 @@ def test_export_answers_as_the_model_does(kind, digits, tmp_path):
         assert difference < tolerance
         assert same > 0.99 if kind == "mixed_bfloat16" else same == 1
         assert answer["label"][0] == str(int(answer["class_index"][0])).encode()
+
+
+def test_logits_are_there_unless_the_network_gives_probabilities(
+    batch, tmp_path
+):
+    network = small_network()
+    ak.export_classifier(network, tmp_path / "m")
+    signatures = tf.saved_model.load(str(tmp_path / "m")).signatures
+    np.testing.assert_allclose(
+        signatures["logits"](images=tf.constant(batch[0]))["logits"],
+        network.predict(batch[0], verbose=0),
+        atol=1e-5,
+    )
+    softmax = keras.Sequential([network, keras.layers.Softmax()])
+    softmax.compile(loss=keras.losses.SparseCategoricalCrossentropy())
+    ak.export_classifier(softmax, tmp_path / "p")
+    signatures = tf.saved_model.load(str(tmp_path / "p")).signatures
+    assert set(signatures) == {"serving_default", "uint8", "encoded"}
 
 
 def test_colour_files_of_any_size_are_resized(digits, tmp_path):

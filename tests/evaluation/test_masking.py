@@ -1,0 +1,190 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+import faults
+from atent_keras.attacks import FGSM
+from atent_keras.attacks import PGD
+from atent_keras.evaluation import MaskingChecks
+from atent_keras.evaluation import evaluate_robustness
+from atent_keras.evaluation.masking import CHECKS
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+from conftest import small_network
+
+SETTINGS = {"num_images": 50, "num_steps": 20, "num_queries": 300}
+
+
+@pytest.fixture(scope="module")
+def data():
+    x, y = ak.datasets.digits()[1]
+    return x[:60], y[:60]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return faults.network(ak.datasets.digits()[0])
+
+
+@pytest.fixture(scope="module")
+def robust():
+    return faults.network(ak.datasets.digits()[0], faults.robust_loss())
+
+
+def fired(found):
+    return {name for name, finding in found.items() if finding.fired}
+
+
+@pytest.mark.parametrize("kind", ["plain", "robust"])
+def test_all_checks_are_silent_on_honest_networks(kind, plain, robust, data):
+    model, other = (plain, robust) if kind == "plain" else (robust, plain)
+    found, report = faults.findings(model, data, surrogate=other, **SETTINGS)
+    assert {finding.verdict for finding in found.values()} == {"silent"}
+    assert list(found) == list(CHECKS)
+    # So that the silence is not for want of anything to see.
+    assert 0.3 < report.robust_accuracy["PGD"] < 0.9 < report.clean_accuracy
+    assert [one for one in found.values()] == list(report.findings)
+
+
+FAULTS = {
+    "saturated": {"zero gradients", "black box", "large radius", "transfer"},
+    "rounded": {"zero gradients", "black box", "large radius", "transfer"},
+    "gradient not finite": {"zero gradients"},
+    "gradient backwards": {"black box", "large radius", "transfer"},
+    "rugged": {"black box", "large radius", "transfer"},
+    "random": {"randomness"},
+    "probabilities": {"probabilities"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_found(fault, plain, data):
+    model = faults.faulty(plain)[fault]
+    with warnings.catch_warnings():
+        # The attacks themselves say that a gradient is zero.
+        warnings.filterwarnings("ignore", message="The gradient of the network")
+        found, _ = faults.findings(model, data, surrogate=plain, **SETTINGS)
+    assert fired(found) == FAULTS[fault]
+
+
+def test_every_check_has_a_fault_that_it_finds():
+    with_a_fault = set().union(*FAULTS.values(), {"more effort"})
+    assert with_a_fault == set(CHECKS)
+
+
+def test_an_attack_that_is_too_weak_is_found(robust):
+    x, y = ak.datasets.digits()[1]
+    settings = {**SETTINGS, "num_images": 200}
+    found, _ = faults.findings(robust, (x, y), attack_steps=1, **settings)
+    assert fired(found) == {"more effort"}
+    evidence = found["more effort"].evidence
+    assert "images" in evidence and "with 100 steps" in evidence
+    assert found["transfer"].verdict == "not run"
+    assert "surrogate" in found["transfer"].evidence
+
+
+def test_findings_print_their_evidence(plain, data):
+    found, report = faults.findings(
+        faults.faulty(plain)["gradient not finite"], data, **SETTINGS
+    )
+    evidence = found["zero gradients"].evidence
+    assert evidence == (
+        "of the loss's gradients at 50 images 0.0 % are zero, 100.0 % not "
+        "finite"
+    )
+    assert f"zero gradients      fired    {evidence}" in str(report)
+
+
+def test_the_first_images_that_are_classified_right_are_looked_at(data):
+    """And no others, however the data come in batches."""
+    x, y = data
+    network = small_network()
+    right = np.flatnonzero(np.argmax(network.predict(x, verbose=0), 1) == y)
+    seen = []
+
+    def model(images):
+        if tf.executing_eagerly():
+            seen.append(np.asarray(images))
+        return network(images, training=False)
+
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    evaluate_robustness(
+        model,
+        batches,
+        {"FGSM": FGSM(Linf(0.1))},
+        checks=MaskingChecks(num_images=3, num_steps=1, num_queries=2),
+        verbose=0,
+    )
+    np.testing.assert_array_equal(seen[-1], x[right[:3]])
+
+
+def test_l2_and_two_classes_with_one_output():
+    """Where a check does not apply, it says why."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(80, 6)).astype("float32")
+    y = (x[:, 0] > 0.5).astype(int)
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.set_weights([np.eye(6, 1) * 4, np.array([-2.0])])
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    report = evaluate_robustness(
+        model,
+        (x, y),
+        {"PGD": PGD(L2(0.1))},
+        checks=MaskingChecks(surrogate=model, **SETTINGS),
+        verbose=0,
+    )
+    verdicts = {one.check: one.verdict for one in report.findings}
+    assert verdicts == {
+        **dict.fromkeys(CHECKS, "silent"),
+        "black box": "not run",
+        "transfer": "not run",
+    }
+    # 0.1 of the first pixel is what the attack has to turn.
+    assert report.robust_accuracy["PGD"] == np.mean(np.abs(x[:, 0] - 0.5) > 0.1)
+
+
+def test_findings_of_the_same_case_are_not_found_twice(data, tmp_path):
+    network, x = small_network(), data[0]
+    y = np.argmax(network.predict(x, verbose=0), axis=1)
+    passes = []
+
+    def surrogate(images):
+        if tf.executing_eagerly():
+            passes.append(len(images))
+        return network(images)
+
+    def evaluate(num_images):
+        return evaluate_robustness(
+            network,
+            (x, y),
+            {"FGSM": FGSM(Linf(0.05))},
+            folder=tmp_path,
+            checks=MaskingChecks(num_images, 2, 5, surrogate),
+            verbose=0,
+        ).findings
+
+    first = evaluate(10)
+    count = len(passes)
+    assert evaluate(10) == first
+    # Only to see whether it is the same network.
+    assert len(passes) - count == 2 < count
+    assert evaluate(12) != first
+
+
+@pytest.mark.parametrize(
+    "settings, error",
+    [
+        ({"num_images": 0}, "`num_images` must be .* Received: num_images=0"),
+        ({"num_steps": 1.5}, "`num_steps` must be .* Received"),
+        ({"num_queries": True}, "`num_queries` must be .* Received"),
+        ({"surrogate": "net"}, "`surrogate` must be .* Received: .*'net'"),
+    ],
+)
+def test_bad_settings(settings, error):
+    with pytest.raises((ValueError, TypeError), match=error):
+        MaskingChecks(**settings)
