@@ -4,6 +4,7 @@ from atent_keras import architectures
 from atent_keras import attacks
 from atent_keras import callbacks
 from atent_keras import datasets
+from atent_keras import plots
 from atent_keras import presets
 from atent_keras import threat_models
 from atent_keras.evaluation import CertificationReport
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate_robustness",
     "export_classifier",
     "load_classifier",
+    "plots",
     "presets",
     "threat_models",
 ]

@@ -61,17 +61,17 @@ def images(x, bounds):
     )
 
 
-def require_count(**settings):
-    """Checks that settings are integers, at least 1.
+def require_count(least=1, /, **settings):
+    """Checks that settings are integers, at least `least`.
 
     Raises:
         ValueError: If one is not.
     """
     for name, value in settings.items():
         integer = isinstance(value, numbers.Integral)
-        if not integer or isinstance(value, bool) or value < 1:
+        if not integer or isinstance(value, bool) or value < least:
             raise ValueError(
-                f"`{name}` must be an integer, at least 1. Received: "
+                f"`{name}` must be an integer, at least {least}. Received: "
                 f"{name}={value!r}"
             )
 

@@ -24,8 +24,8 @@ def export_classifier(
     - `uint8` takes integers in 0..255, of the same shape;
     - `encoded` takes PNG or JPEG files, strings of shape `(batch,)`; grey or
       colour, of any size, they are resized bilinearly;
-    - `logits` takes what `serving_default` takes, for whoever attacks the
-      network: see `atent_keras.load_classifier`.
+    - `logits` takes floats, of the same shape, within the bounds or not, for
+      whoever evaluates the network: see `atent_keras.load_classifier`.
 
     The argument is `images`. The last gives `logits`, float32 `(batch,
     classes)`, with their gradient by the images, and is left out where the
@@ -103,7 +103,7 @@ def export_classifier(
             "label": tf.gather(names, index),
         }
 
-    def within_bounds(images):
+    def serve_floats(images):
         slack = 1e-5 * (upper - lower)
         inside = (images >= lower - slack) & (images <= upper + slack)
         checked = tf.debugging.Assert(
@@ -111,13 +111,11 @@ def export_classifier(
             [f"Images must lie in ({lower}, {upper}); 0..255 is for uint8"],
         )
         with tf.control_dependencies([checked]):
-            return tf.identity(images)
-
-    def serve_floats(images):
-        return answer(within_bounds(images))
+            return answer(tf.identity(images))
 
     def serve_logits(images):
-        return {"logits": run(within_bounds(images))}
+        # Not checked: smoothing adds noise, which leaves the bounds.
+        return {"logits": run(images)}
 
     def from_bytes(images):
         return lower + (upper - lower) * tf.cast(images, tf.float32) / 255

@@ -1,26 +1,34 @@
-"""Measures the robustness of a saved network.
+"""Measures how robust saved networks are, and how far that can be trusted.
 
     python examples/evaluate.py --model=mnist_run/best.keras --dataset=mnist
 
-Any `.keras` file will do whose network maps images in [0, 1] to logits,
-trained by this package or not.
+Any classifier of images in [0, 1] will do that gives logits, trained by this
+package or not: `.keras` files and folders of SavedModels. Everything lands in
+`--output_dir`, as it is found out; the same command goes on after a kill.
 """
 
 import pathlib
-import re
-import time
 
 import keras
+import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
 
 import atent_keras as ak
+import named_attacks
 import run_folder
 import settings
+from atent_keras.smoothing import require_certifiable
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "The .keras file.", required=True)
+flags.DEFINE_list(
+    "model",
+    None,
+    "Networks: .keras files or SavedModel folders, each as PATH or NAME=PATH "
+    "(default name: that of the file's folder).",
+    required=True,
+)
 flags.DEFINE_enum(
     "dataset", "mnist", ["mnist", "cifar10", "digits"], "The test images."
 )
@@ -34,145 +42,308 @@ settings.define_number(
 flags.DEFINE_list(
     "attacks",
     None,
-    "Attacks: AutoAttack (and AutoAttack-plus, AutoAttack-rand), FGSM, PGD-20, "
-    "APGD, APGD-DLR, APGD-T, FAB, FAB-T, Square, DeepFool, CarliniWagner, "
-    "UniformNoise (default: PGD-40; CIFAR: PGD-20).",
+    f"Attacks: {named_attacks.NAMES}, with any number of steps (default: "
+    "PGD-40; CIFAR: PGD-20).",
 )
 settings.define_number(
     "step_size",
     None,
-    "Length of PGD's steps (default in l_inf: 0.01 on MNIST, 2/255 on "
-    "CIFAR-10; else 2.5 epsilon / steps).",
+    "Length of the steps of PGD and SGLD (default in l_inf: 0.01 on MNIST, "
+    "2/255 on CIFAR-10; else 2.5 epsilon / steps).",
 )
 flags.DEFINE_integer("restarts", 1, "Restarts of PGD.", lower_bound=1)
 flags.DEFINE_integer(
     "test_limit", None, "Use the first so many images only.", lower_bound=1
 )
-flags.DEFINE_integer("seed", 0, "Seed of the attacks.")
+flags.DEFINE_bool(
+    "checks", True, "Whether to look for signs of masked gradients."
+)
+flags.DEFINE_integer(
+    "check_images", 100, "Images that the checks look at.", lower_bound=1
+)
+flags.DEFINE_string(
+    "surrogate",
+    None,
+    "Another network for the same task, best trained plainly, whose "
+    "adversarial images the checks try (default: that check is not run).",
+)
+flags.DEFINE_list(
+    "radii",
+    [],
+    "Radii, such as 0.1,0.2,0.3, at which the first attack is run for a curve.",
+)
+flags.DEFINE_list(
+    "certify",
+    [],
+    "Standard deviations of noise, such as 0.25,0.5, with which the networks "
+    "are smoothed and certified.",
+)
+flags.DEFINE_integer(
+    "certify_limit", 100, "Certify the first so many images.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "certify_samples", 10_000, "Noisy images for each image.", lower_bound=1
+)
+flags.DEFINE_bool(
+    "pictures", True, "Whether to draw images and the loss around one."
+)
+flags.DEFINE_integer("seed", 0, "Seed of attacks and noise.")
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets.")
 flags.DEFINE_string(
-    "output", None, "JSON file to write (default: evaluation.json beside it)."
+    "output_dir",
+    None,
+    "Where the files go (default: `evaluation` beside the first network).",
 )
 # So that --help shows what `settings` defined.
 flags.adopt_module_key_flags(settings)
 
 RADII = {"mnist": 0.3, "cifar10": 8 / 255, "digits": 0.15}
-MAKERS = {
-    "AutoAttack": ak.attacks.AutoAttack,
-    "AutoAttack-plus": lambda norm: ak.attacks.AutoAttack(norm, "plus"),
-    "AutoAttack-rand": lambda norm: ak.attacks.AutoAttack(norm, "rand"),
-    "FGSM": ak.attacks.FGSM,
-    "APGD": ak.attacks.APGD,
-    "APGD-DLR": lambda norm: ak.attacks.APGD(norm, loss=ak.attacks.DLR()),
-    "APGD-T": ak.attacks.APGDT,
-    "FAB": lambda norm: ak.attacks.FAB(norm, targets=None),
-    "FAB-T": ak.attacks.FAB,
-    "Square": ak.attacks.Square,
-    "DeepFool": ak.attacks.DeepFool,
-    "CarliniWagner": ak.attacks.CarliniWagner,
-    "UniformNoise": ak.attacks.UniformNoise,
-}
+CERTIFICATES = 100, 0.001  # samples that choose the class, alpha
+SHOWN = 8  # images in a picture
 
 
-def attacks():
-    """The attacks of the flags, by name."""
-    epsilon = FLAGS.epsilon
+def ball(epsilon):
+    """The threat model of `--norm`."""
     if FLAGS.norm == "l2":
-        if epsilon is None:
-            raise ValueError("--norm=l2 needs an --epsilon. Received: none")
-        threat_model = ak.threat_models.L2(epsilon)
-    else:
-        if epsilon is None:
-            epsilon = RADII[FLAGS.dataset]
-        settings.check_radius(epsilon)
-        threat_model = ak.threat_models.Linf(epsilon)
+        return ak.threat_models.L2(epsilon)
+    settings.check_radius(epsilon)
+    return ak.threat_models.Linf(epsilon)
+
+
+def attacks(names, threat_model):
     step_size = FLAGS.step_size
     if step_size is None and FLAGS.norm == "linf":
         step_size = settings.ATTACK_STEP_SIZES.get(FLAGS.dataset)
+    return named_attacks.make(names, threat_model, step_size, FLAGS.restarts)
+
+
+def curve():
+    """The first attack at each of `--radii`, by name."""
+    name = attack_names()[0]
+    found = {}
+    for radius in numbers("radii"):
+        # A step that suits one radius does not suit another.
+        made = named_attacks.make([name], ball(radius), None, FLAGS.restarts)
+        found[f"{name} at {radius:.4g}"] = made.popitem()[1]
+    return found
+
+
+def attack_names():
     default = ["PGD-20" if FLAGS.dataset == "cifar10" else "PGD-40"]
-    makers = {name.upper(): (name, make) for name, make in MAKERS.items()}
-    made = {}
-    for name in FLAGS.attacks or default:
-        pgd = re.fullmatch(r"PGD-([1-9]\d*)", name, re.IGNORECASE)
-        if pgd:
-            made[name.upper()] = ak.attacks.PGD(
-                threat_model, step_size, int(pgd[1]), FLAGS.restarts
-            )
-        elif name.upper() in makers:
-            name, make = makers[name.upper()]
-            made[name] = make(threat_model)
-        else:
+    return FLAGS.attacks or default
+
+
+def epsilon():
+    if FLAGS.epsilon is None and FLAGS.norm == "l2":
+        raise ValueError("--norm=l2 needs an --epsilon. Received: none")
+    return RADII[FLAGS.dataset] if FLAGS.epsilon is None else FLAGS.epsilon
+
+
+def numbers(flag):
+    """The positive numbers of a list, which may be fractions."""
+    found = []
+    for text in FLAGS[flag].value:
+        try:
+            number = settings.NumberParser().parse(text)
+        except ValueError:
+            number = 0
+        if not number > 0:
             raise ValueError(
-                "--attacks must be PGD with a number of steps, such as "
-                f"PGD-40, or one of {', '.join(MAKERS)}. Received: {name}"
+                f"--{flag} must be positive numbers or fractions like 8/255. "
+                f"Received: --{flag}={','.join(FLAGS[flag].value)}"
             )
-    return made
+        found.append(number)
+    return found
 
 
-def load(path):
-    """The network of a `.keras` file."""
+def paths():
+    """The networks' paths, by name."""
+    found = {}
+    for text in FLAGS.model:
+        name, separator, path = text.rpartition("=")
+        path = pathlib.Path(path)
+        name = name if separator else path.resolve().parent.name
+        if name in found or not name or "/" in name:
+            raise ValueError(
+                "--model must give each network a name of its own, without "
+                f"slashes, as NAME=PATH. Received: --model={text}"
+                + (f", and {name!r} before it" if name in found else "")
+            )
+        found[name] = path
+    return found
+
+
+def load(path, flag="model"):
+    """The network of a `.keras` file or of a SavedModel's folder."""
+    if path.is_dir():
+        return ak.load_classifier(path)
     if path.suffix != ".keras" or not path.is_file():
         raise FileNotFoundError(
-            f"--model must be a .keras file that exists. Received: {path}"
+            f"--{flag} must be a .keras file or a folder that exists. "
+            f"Received: {path}"
         )
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:
         raise ValueError(
-            f"--model must be a whole file that `model.save` wrote. Received: "
+            f"--{flag} must be a whole file that `model.save` wrote. Received: "
             f"{path}, which Keras cannot load: {error}"
         ) from error
 
 
-def data(model):
-    """The test images, whose shape the network has to accept."""
+def data(limit):
+    """The first so many test images and labels; all of them with `None`."""
     if FLAGS.dataset == "digits":
         x, y = ak.datasets.digits()[1]
-        shape, test = (
-            x.shape[1:],
-            (x[: FLAGS.test_limit], y[: FLAGS.test_limit]),
-        )
-    else:
-        test = getattr(ak.datasets, FLAGS.dataset)(
-            "test", 500, limit=FLAGS.test_limit, data_dir=FLAGS.data_dir
-        )
-        shape = tuple(test.element_spec[0].shape[1:])
+        return x[:limit], y[:limit]
+    return getattr(ak.datasets, FLAGS.dataset)(
+        "test", 500, limit=limit, data_dir=FLAGS.data_dir
+    )
+
+
+def few(count):
+    """The first few test images and labels, as arrays."""
+    if FLAGS.dataset == "digits":
+        return data(count)
+    x, y = next(iter(data(count)))
+    return x.numpy(), y.numpy()
+
+
+def check_shape(name, model, shape):
+    """Raises a `ValueError` for a network that takes other images."""
     accepts = model.input_shape[1:]
     if len(accepts) != len(shape) or any(
         size not in (None, given) for size, given in zip(accepts, shape)
     ):
         raise ValueError(
             f"--model must take images of {FLAGS.dataset}, of shape {shape}. "
-            f"Received: a network for images of shape {accepts}"
+            f"Received: {name}, a network for images of shape {accepts}"
         )
-    return test
+
+
+def evaluate(models, folders, chosen, checks):
+    """Reports by model, each in its own folder; in a table if several."""
+    reports = {}
+    for name, model in models.items():
+        print(f"\n{name} under {', '.join(chosen)}", flush=True)
+        reports[name] = ak.evaluate_robustness(
+            model,
+            data(FLAGS.test_limit),
+            chosen,
+            FLAGS.seed,
+            folder=folders[name],
+            checks=checks,
+        )
+        print(reports[name], flush=True)
+    return reports
+
+
+def certify(models, folders):
+    """Reports by model and noise."""
+    reports = {}
+    for sigma in numbers("certify"):
+        for name, model in models.items():
+            print(f"\n{name} smoothed with {sigma:g}", flush=True)
+            label = f"{name}, {sigma:g}" if len(FLAGS.certify) > 1 else name
+            reports[label] = ak.certify_robustness(
+                ak.SmoothedClassifier(model, sigma),
+                data(FLAGS.certify_limit),
+                FLAGS.certify_samples,
+                *CERTIFICATES,
+                seed=FLAGS.seed,
+                folder=folders[name] / f"sigma_{sigma:g}",
+            )
+            print(reports[label], flush=True)
+    return reports
+
+
+def draw(model, report, folder):
+    """Pictures of a network: of its images, and of the loss around one."""
+    x, y = few(SHOWN)
+    attack = next(iter(report.attacks.values()))
+    # The first image that is classified right, if there is one.
+    right = int(np.argmax(report.correct[:SHOWN]))
+    one = slice(right, right + 1)
+    names = settings.CIFAR10 if FLAGS.dataset == "cifar10" else None
+    save(
+        ak.plots.adversarial_images(
+            model,
+            x,
+            np.asarray(attack(model, x, y, seed=FLAGS.seed)),
+            y,
+            class_names=names,
+        ),
+        folder / "images.png",
+    )
+    try:
+        surface = ak.plots.loss_surface(
+            model,
+            x[one],
+            y[one],
+            threat_model=attack.threat_model,
+            seed=FLAGS.seed,
+        )
+    except ValueError as error:  # where there is no gradient
+        print(f"Not drawn: {folder / 'loss_surface.png'}: {error}")
+    else:
+        save(surface, folder / "loss_surface.png")
+
+
+def save(figure, path):
+    figure.savefig(path, dpi=120)
+    print(f"Drawn: {path}")
 
 
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    path = pathlib.Path(FLAGS.model)
     with settings.plain_errors():
-        chosen = attacks()
-        model = load(path)
-        test = data(model)
-        start = time.time()
-        report = ak.evaluate_robustness(model, test, chosen, FLAGS.seed)
-    print(f"{path} on {FLAGS.dataset}, attack seed {FLAGS.seed}")
-    print(report)
-    print(f"{time.time() - start:.0f} s")
-    output = pathlib.Path(FLAGS.output or path.with_name("evaluation.json"))
-    run_folder.write_json(
-        output,
-        {
-            "model": str(path),
-            "dataset": FLAGS.dataset,
-            "seed": FLAGS.seed,
-            **settings.as_json(report),
-        },
-    )
-    print(f"Written to {output}")
+        # Whatever is wrong with the flags shows before any work.
+        chosen = attacks(attack_names(), ball(epsilon()))
+        at_radii = curve()
+        if numbers("certify"):
+            require_certifiable(FLAGS.certify_samples, *CERTIFICATES)
+        found = paths()
+        models = {name: load(path) for name, path in found.items()}
+        shape = few(1)[0].shape[1:]
+        for name, model in models.items():
+            check_shape(name, model, shape)
+        checks = None
+        if FLAGS.checks:
+            surrogate = FLAGS.surrogate and load(
+                pathlib.Path(FLAGS.surrogate), "surrogate"
+            )
+            checks = ak.MaskingChecks(FLAGS.check_images, surrogate=surrogate)
+        first = next(iter(found.values()))
+        output = pathlib.Path(
+            FLAGS.output_dir or first.resolve().parent / "evaluation"
+        )
+        folders = {name: output / name for name in models}
+        reports = evaluate(models, folders, chosen, checks)
+        comparison = ak.RobustnessComparison(reports)
+        run_folder.write_text(
+            output / "comparison.md", comparison.to_markdown()
+        )
+        run_folder.write_text(output / "comparison.csv", comparison.to_csv())
+        if at_radii:
+            radii = {name: folders[name] / "radii" for name in models}
+            curves = evaluate(models, radii, at_radii, None)
+            save(
+                ak.plots.robust_accuracy_curves(curves),
+                output / "robust_accuracy.png",
+            )
+        certificates = certify(models, folders)
+        if certificates:
+            save(
+                ak.plots.certified_accuracy_curves(certificates),
+                output / "certified_accuracy.png",
+            )
+        if FLAGS.pictures:
+            for name, model in models.items():
+                draw(model, reports[name], folders[name])
+    print(f"\n{FLAGS.dataset}, {comparison}")
+    print(f"In {output.resolve()}, with a folder for each network")
 
 
 if __name__ == "__main__":

@@ -138,8 +138,11 @@ def read_json(path):
 
 
 def write_json(path, content):
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path, text):
     """Writes a file that is there either whole or not at all."""
-    text = json.dumps(content, indent=2) + "\n"
     draft = path.with_name(path.name + ".tmp")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

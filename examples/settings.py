@@ -34,6 +34,7 @@ ATENT = (
     "loss_iterates",
     "chain_training",
 )
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 # Of the literature's attacks in l_inf.
 ATTACK_STEP_SIZES = {"mnist": 0.01, "cifar10": 2 / 255}
 # Flags that may differ when a run goes on.

@@ -7,15 +7,16 @@ import tempfile
 import time
 
 import keras
+import matplotlib
 from absl import app
 from absl import flags
 from absl import logging
 
 import atent_keras as ak
 import devices
-import pictures
 import run_folder
 import settings
+from atent_keras import plots
 from resume import Resume
 
 FLAGS = flags.FLAGS
@@ -168,7 +169,9 @@ def finish(dataset, folder, name, attack):
     network.set_weights(best.get_weights())
     test = data(dataset, "test")
     start = time.time()
-    report = ak.evaluate_robustness(network, test, {name: attack}, FLAGS.seed)
+    report = ak.evaluate_robustness(
+        network, test, {name: attack}, FLAGS.seed, checks=None, verbose=0
+    )
     seconds = sum(float(row["seconds"]) for row in folder.rows())
     text = (
         f"{report}\n(best epoch by validation; test set, attack seed "
@@ -178,16 +181,19 @@ def finish(dataset, folder, name, attack):
     print(text, flush=True)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     x, y = next(iter(test.unbatch().batch(8)))
-    pictures.draw_images(
-        {FLAGS.method: network},
-        attack,
+    matplotlib.use("Agg")  # a file is all it draws on
+    figure = plots.adversarial_images(
+        network,
         x,
-        y.numpy(),
-        folder / "images.png",
-        f"{name}, $\\epsilon$ = {attack.threat_model.epsilon:.3g}",
-        pictures.CIFAR10 if dataset == "cifar10" else None,
-        FLAGS.seed,
+        attack(network, x, y, seed=FLAGS.seed),
+        y,
+        class_names=settings.CIFAR10 if dataset == "cifar10" else None,
     )
+    figure.suptitle(
+        f"{FLAGS.method}, {name}, "
+        f"$\\epsilon$ = {attack.threat_model.epsilon:.3g}"
+    )
+    figure.savefig(folder / "images.png", dpi=120)
     network.export(str(folder / "saved_model"), verbose=False)
     # Last: it marks the run as complete.
     run_folder.write_json(

@@ -96,9 +96,18 @@ class SavedClassifier(tf.Module):
     def variables(self):
         return self._function.variables
 
-    def __call__(self, images):
+    @property
+    def input_shape(self):
+        """The shape of a batch of images, `None` where it takes any size."""
+        return tuple(self._spec.shape)
+
+    @property
+    def _spec(self):
         (spec,) = self._function.structured_input_signature[1].values()
-        images = tf.cast(images, spec.dtype)
+        return spec
+
+    def __call__(self, images):
+        images = tf.cast(images, self._spec.dtype)
         return self._function(**{self._argument: images})[self._result]
 
 

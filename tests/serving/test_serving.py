@@ -64,6 +64,14 @@ def test_logits_are_there_unless_the_network_gives_probabilities(
         network.predict(batch[0], verbose=0),
         atol=1e-5,
     )
+    # As smoothing asks for it: far out of the bounds.
+    noisy = tf.constant(batch[0] - 7.0)
+    np.testing.assert_allclose(
+        signatures["logits"](images=noisy)["logits"],
+        network.predict(noisy, verbose=0),
+        rtol=1e-4,
+        atol=1e-4,
+    )
     softmax = keras.Sequential([network, keras.layers.Softmax()])
     softmax.compile(loss=keras.losses.SparseCategoricalCrossentropy())
     ak.export_classifier(softmax, tmp_path / "p")

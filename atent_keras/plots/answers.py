@@ -1,0 +1,100 @@
+"""What a network answers, in the form that pictures need."""
+
+import keras
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras import margins
+from atent_keras.evaluation.target import Target
+
+# How far rounding may take probabilities from a sum of 1.
+_ROUNDING = 1e-2
+
+
+def outputs(model, x, y, bounds):
+    """Returns the outputs of a network in inference mode, one for each class.
+
+    A single output, which is that of the second of two classes, gets a partner
+    with which the larger one is the answer.
+
+    Args:
+        model: A Keras model, or a callable from images to outputs.
+        x: Images, as `checks.images` gives them.
+        y: Labels, whose shape tells what an uncompiled network's loss is.
+        bounds: Pair of floats, the images' range.
+
+    Returns:
+        Floats `(batch, classes)`.
+
+    Raises:
+        ValueError: If the outputs are no rows of finite numbers, or a single
+            output is not what the model's loss expects.
+    """
+    if not callable(model):
+        raise TypeError(
+            "`model` must be a Keras model or a callable from images to "
+            f"logits. Received: model={model!r}"
+        )
+    loss = base_losses.of_model(model, y)
+    if checks.network(model, None, x.shape, bounds) == 1:
+        # Nothing but the loss tells its logit from its probability.
+        checks.network(model, loss, x.shape, bounds)
+    return columns(finite(Target(model).outputs(x)), loss)
+
+
+def finite(found):
+    """Returns outputs as numbers of the default precision, if they are any."""
+    if not tf.reduce_all(tf.math.is_finite(found)):
+        raise ValueError(
+            "The network's outputs must be finite. Received: a network that "
+            "gives NaN or infinity for some of the images"
+        )
+    return tf.cast(found, keras.config.floatx())
+
+
+def columns(found, loss):
+    """Returns outputs with a partner for a single one; see `outputs`."""
+    if found.shape[-1] > 1:
+        return found
+    # The softmax of 0 and a logit is the sigmoid of the logit.
+    partner = 0 if base_losses.from_logits(loss) else 1 - found
+    return tf.concat([partner + tf.zeros_like(found), found], axis=-1)
+
+
+def probabilities(found):
+    """Returns the probabilities that outputs `(batch, classes)` stand for.
+
+    Those that are probabilities already stay as they are.
+    """
+    off = tf.abs(tf.reduce_sum(found, axis=-1) - 1)
+    if tf.reduce_min(found) >= 0 and tf.reduce_max(off) < _ROUNDING:
+        return found
+    return tf.nn.softmax(found)
+
+
+def labels(y, x, classes):
+    """Returns labels of any kind as integers `(batch,)`.
+
+    Args:
+        y: Integers `(batch,)`, or one-hot `(batch, classes)`.
+        x: The images they belong to.
+        classes: Integer, the number of classes.
+
+    Raises:
+        ValueError: If they do not fit images or classes.
+    """
+    y = checks.labels(y, x)
+    if y.shape.rank == 2 and y.shape[1] not in (1, classes):
+        raise ValueError(
+            "Labels must have shape (batch,) or, one-hot, (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
+    y = margins.class_labels(y, classes)
+    smallest, largest = int(tf.reduce_min(y)), int(tf.reduce_max(y))
+    if smallest < 0 or largest >= classes:
+        raise ValueError(
+            f"Labels must lie in 0..{classes - 1}. Received: labels from "
+            f"{smallest} to {largest}"
+        )
+    return y
