@@ -152,10 +152,22 @@ def labels_fit(y, loss, classes):
             f"{_name(loss)} expects one-hot labels of shape (batch, "
             f"{classes}). Received: labels of shape {y.shape}"
         )
+    if sparse and classes == 1:
+        raise ValueError(
+            f"{_name(loss)} needs one output for each class. Received: a "
+            "network with a single output. Compile it with "
+            "`keras.losses.BinaryCrossentropy(from_logits=True)`, or give it "
+            "an output for the other class, too"
+        )
     smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
+    if y.dtype.is_integer:
+        # A small type may not hold the number of classes.
+        smallest, largest = (
+            tf.cast(value, tf.int64) for value in (smallest, largest)
+        )
     top = classes - 1 if sparse else 1
     return _require(
-        (smallest >= tf.cast(0, y.dtype)) & (largest <= tf.cast(top, y.dtype)),
+        (smallest >= 0) & (largest <= tf.cast(top, largest.dtype)),
         y,
         f"Labels must lie in 0..{top} for a network with {classes} outputs. "
         "Received: labels from {} to {}",
@@ -272,14 +284,22 @@ def _probe(model, loss, shape, bounds):
     return outputs.shape[-1]
 
 
+def are_probabilities(outputs):
+    """Whether rows of outputs, an array, are not negative and sum to 1.
+
+    Up to rounding: bfloat16 has eight bits.
+    """
+    off = abs(outputs.sum(axis=-1) - 1).max()
+    return bool(outputs.min() >= 0 and off < 1e-2)
+
+
 def _check_logits(model, loss, outputs):
     expected = base_losses.from_logits(loss)
     activation = getattr(
         (getattr(model, "layers", None) or [None])[-1], "activation", None
     )
     if outputs.shape[-1] > 1:
-        sums_to_one = abs(outputs.sum(axis=-1) - 1).max() < 1e-2
-        probabilities = bool(outputs.min() >= 0 and sums_to_one)
+        probabilities = are_probabilities(outputs)
     elif activation is not None:
         probabilities = activation is keras.activations.sigmoid
     else:

@@ -296,7 +296,7 @@ def compiled(model, key, function, signature):
     key = (key, eager, signature)
     memory = {}
     reference = functools.partial(_identity, model)
-    if isinstance(model, keras.Model):
+    if isinstance(model, (keras.Model, tf.Module)):
         memory = _compiled.setdefault(model, memory)
         reference = weakref.ref(model)
     if key not in memory:

@@ -20,6 +20,10 @@ def batches(data):
             )
         rows = range(0, len(x), _BATCH_SIZE)
         return ((x[i : i + _BATCH_SIZE], y[i : i + _BATCH_SIZE]) for i in rows)
+    if endless(data):
+        raise ValueError(
+            f"`data` must have an end. Received: data={data!r}, which has none"
+        )
     if isinstance(data, keras.utils.PyDataset):
         return (data[i][:2] for i in range(data.num_batches))
     if not hasattr(data, "__iter__"):
@@ -28,6 +32,16 @@ def batches(data):
             f"{type(data).__name__}"
         )
     return (keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in data)
+
+
+def endless(data):
+    """Whether batches are known to have no end."""
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    return (
+        isinstance(data, tf.data.Dataset)
+        and data.cardinality() == tf.data.INFINITE_CARDINALITY
+    )
 
 
 def _are_arrays(data):
@@ -68,7 +82,10 @@ class Digest:
     def update(self, *batch):
         """Adds a batch `(x, y)`; returns the fingerprint of all so far."""
         for part, tensor in zip(self._parts, batch):
-            part.update(np.ascontiguousarray(tensor).tobytes())
+            values = np.ascontiguousarray(tensor)
+            if values.dtype.kind in "iu":  # labels are the same in any type
+                values = values.astype("int64")
+            part.update(values.tobytes())
         return self.value
 
     @property

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import time
 
 import keras
@@ -189,8 +188,8 @@ def certify_robustness(
         data: Batches `(x, y)`, e.g. a `tf.data.Dataset`, or a tuple of two
             arrays. Images are floating-point numbers within the classifier's
             bounds, of shape `(batch, ...)`, labels integers `(batch,)` or
-            one-hot `(batch, classes)`. Their order must be the same in a run
-            that goes on.
+            one-hot `(batch, classes)`. Their order and batches must be the
+            same in a run that goes on.
         num_samples, selection_samples, alpha: See
             `SmoothedClassifier.certify`.
         seed: Integer, from which the noise follows, whatever the size of the
@@ -227,7 +226,7 @@ def certify_robustness(
         )
     require_run(seed, confidence, verbose)
     require_certifiable(num_samples, selection_samples, alpha)
-    results = Results(folder and pathlib.Path(folder) / "certificates_progress")
+    results = Results(folder, "certificates_progress")
     results.require(
         version=__version__,
         floatx=keras.config.floatx(),
@@ -245,12 +244,8 @@ def certify_robustness(
         stateful_metrics=["certified"],
         unit_name="image",
     )
-    for number, (x, y) in enumerate(split(batches(data), _SIZE)):
-        x = entry.images(x, smoothed.bounds)
-        y = entry.labels(y, x)
-        classes = smoothed.num_classes(x.shape)
-        y = entry.labels_fit(y, base_losses.of_model(None, y), classes)
-        y = margins.class_labels(y, classes)
+    admitted = (_admit(smoothed, x, y) for x, y in batches(data))
+    for number, (x, y) in enumerate(split(admitted, _SIZE)):
         if not number:
             results.require_model(smoothed.model, x.shape, smoothed.bounds)
         first, last = last, last + x.shape[0]
@@ -285,8 +280,17 @@ def certify_robustness(
         float(arrays["certificates/seconds"].sum()),
         int(seed),
         digest.value,
-        confidence,
+        float(confidence),
     )
     if folder is not None:
         report.save(folder)
     return report
+
+
+def _admit(smoothed, x, y):
+    """Returns images, and labels as integers, that fit each other."""
+    x = entry.images(x, smoothed.bounds)
+    y = entry.labels(y, x)
+    classes = smoothed.num_classes(x.shape)
+    y = entry.labels_fit(y, base_losses.of_model(None, y), classes)
+    return x, margins.class_labels(y, classes)

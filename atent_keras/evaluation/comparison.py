@@ -3,6 +3,8 @@
 import json
 
 from atent_keras.evaluation import table
+from atent_keras.evaluation.description import describe
+from atent_keras.evaluation.description import differences
 from atent_keras.evaluation.report import RobustnessReport
 
 
@@ -46,9 +48,8 @@ class RobustnessComparison:
         first, *others = map(_setting, reports.values())
         for name, other in zip(list(reports)[1:], others):
             different = [
-                f"{key} {first[key]} and {other[key]}"
-                for key in first
-                if first[key] != other[key]
+                f"{part.strip()} {here} and {there}"
+                for part, here, there in differences("", first, other)
             ]
             if different:
                 raise ValueError(
@@ -113,7 +114,7 @@ class RobustnessComparison:
 
 
 def _setting(report):
-    attacks = {name: repr(one) for name, one in report.attacks.items()}
+    attacks = {name: describe(one) for name, one in report.attacks.items()}
     return {
         "data": report.data,
         "attacks": attacks,

@@ -15,6 +15,7 @@ from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.auto_attack import AutoAttack
 from atent_keras.attacks.pgd import PGD
 from atent_keras.attacks.square import Square
+from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.target import Target
 from atent_keras.evaluation.target import fingerprint
 from atent_keras.intervals import favours
@@ -27,7 +28,6 @@ LEFT_AT_LARGEST_RADIUS = 0.05  # accuracy
 GAIN = 0.01  # share of the images, with 95 % confidence
 CHANCE = 0.01  # how likely an attack leads by luck alone: below this
 NOISE = 1e-3  # difference of two passes, relative to the largest output
-SUM = 1e-3  # how far probabilities may sum to anything but 1
 
 _RADII = 4
 
@@ -63,12 +63,12 @@ class MaskingChecks:
     | check | fires if |
     |---|---|
     | zero gradients | more than 5 % of the loss's gradients by the image are |
-    | | zero or not finite |
+    | | zero, not finite or not there |
     | black box | Square, which needs no gradient, fools more images than the |
     | | attacks that follow one (sign test, p < 0.01) |
     | large radius | over 5 % withstand PGD in a ball as large as the box |
-    | more effort | five times the steps, or five restarts, fool over 1 % of |
-    | | the images that withstood all attacks (95 % confidence) |
+    | more effort | five times the steps, or five restarts, fool images that |
+    | | withstood all attacks, over 1 % of all (95 % confidence) |
     | randomness | two passes over the same images differ |
     | probabilities | the outputs are probabilities, not logits |
     | transfer | PGD on another network fools more images than the attacks |
@@ -126,6 +126,24 @@ class MaskingChecks:
                 f"to logits. Received: surrogate={self.surrogate!r}"
             )
 
+    def admit(self, threat_model, x, y):
+        """Checks the surrogate against images and labels.
+
+        Raises:
+            ValueError: If it does not fit them.
+        """
+        if self.surrogate is None:
+            return
+        loss = base_losses.of_model(self.surrogate, y)
+        try:
+            checks.batch(self.surrogate, loss, threat_model, x, y)
+        except Exception as error:
+            raise ValueError(
+                "`surrogate` must take the same images and labels as the "
+                "network under evaluation, and give logits. Received: "
+                f"surrogate={self.surrogate!r}, with which: {error}"
+            ) from error
+
     def run(self, case, once=lambda name, find: find()):
         """Returns a tuple of one `Finding` a check.
 
@@ -156,7 +174,9 @@ class MaskingChecks:
         parts = (
             *(self.num_images, self.num_steps, self.num_queries, surrogate),
             *(repr(case.threat_model), len(case.places)),
-            *sorted(f"{name}: {one!r}" for name, one in case.attacks.items()),
+            *sorted(
+                f"{name}: {describe(one)}" for name, one in case.attacks.items()
+            ),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
@@ -199,8 +219,26 @@ class Case:
     def gives_probabilities(self):
         if self.outputs.shape[-1] == 1:
             return base_losses.from_logits(self.loss) is False
-        sums = self.outputs.sum(axis=-1)
-        return bool(self.outputs.min() >= 0 and abs(sums - 1).max() < SUM)
+        return checks.are_probabilities(self.outputs)
+
+    @functools.cached_property
+    def gradients(self):
+        """The loss's gradients, `(batch, pixels)`; `None` without any."""
+        found = []
+        for rows in chunks(len(self.places)):
+            x, y = self.x[rows], self.y[rows]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                outputs = self.target.predict(x)
+                losses = base_losses.per_example(self.loss, y, outputs)
+            try:
+                gradient = tape.gradient(losses, x)
+            except LookupError:  # of an operation that has none
+                gradient = None
+            if gradient is None:
+                return None
+            found.append(gradient.numpy().reshape(len(x), -1))
+        return np.concatenate(found)
 
     def comparable(self, names):
         """Returns who was fooled by any of these, under the threat model."""
@@ -222,7 +260,10 @@ class Case:
             if getattr(attack, "uses_gradient", True)
             and not isinstance(attack, AutoAttack)
         ]
-        return self.comparable(names) | self.fooled_by(APGD(self.threat_model))
+        fooled = self.comparable(names)
+        if self.gradients is None:
+            return fooled
+        return fooled | self.fooled_by(APGD(self.threat_model))
 
     def fooled_by(self, attack):
         fooled, _, _ = self.target.attempt(
@@ -246,19 +287,10 @@ class Case:
 
 
 def zero_gradients(settings, case):
-    zero, finite = [], []
-    for rows in chunks(len(case.places)):
-        x, y = case.x[rows], case.y[rows]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            losses = base_losses.per_example(
-                case.loss, y, case.target.predict(x)
-            )
-        gradient = base_losses.input_gradient(tape, losses, x).numpy()
-        gradient = gradient.reshape(len(gradient), -1)
-        zero.append(~gradient.any(axis=1))
-        finite.append(np.isfinite(gradient).all(axis=1))
-    zero, finite = np.concatenate(zero), np.concatenate(finite)
+    if case.gradients is None:
+        return True, "the loss has no gradient by the image"
+    zero = ~case.gradients.any(axis=1)
+    finite = np.isfinite(case.gradients).all(axis=1)
     return float(np.mean(zero | ~finite)) > LOST_GRADIENTS, (
         f"of the loss's gradients at {len(zero)} images {_percent(zero)} are "
         f"zero, {_percent(~finite)} not finite"
@@ -276,6 +308,8 @@ def black_box(settings, case):
 
 
 def large_radius(settings, case):
+    if case.gradients is None:
+        return None, "PGD needs a gradient"
     norm, width = case.threat_model, np.ptp(case.threat_model.bounds)
     whole = width  # a ball that holds the box
     if not isinstance(norm, Linf):
@@ -297,6 +331,8 @@ def large_radius(settings, case):
 
 
 def more_effort(settings, case):
+    if case.gradients is None:
+        return None, "PGD needs a gradient"
     standing = ~case.comparable(case.attacks)
     gains = {}
     steps = settings.num_steps

@@ -12,6 +12,8 @@ from atent_keras.evaluation.results import write
 from atent_keras.evaluation.results import write_arrays
 from atent_keras.version import __version__
 
+WORST_CASE = "worst case"  # the name of its line
+
 
 class Report:
     """What all reports have: examples, intervals, files.
@@ -177,7 +179,7 @@ class RobustnessReport(Report):
                 row(name, self.robust_accuracy[name], result)
                 for name, result in self.results.items()
             ),
-            row("worst case", self.worst_case_accuracy),
+            row(WORST_CASE, self.worst_case_accuracy),
         ]
 
     def __str__(self):

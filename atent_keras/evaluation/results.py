@@ -1,6 +1,7 @@
 """What is known of each example, on the disk as soon as it is known."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from atent_keras.evaluation.description import differences
 from atent_keras.evaluation.target import fingerprint
 
 SETTINGS = "settings.json"
@@ -17,7 +19,10 @@ EXAMPLES = "examples.npz"
 FINDINGS = "findings.json"
 ALL = ("correct", "last", "digest")  # what is there of every batch
 _DRAFT = ".draft"
-_ROUNDING = 1e-2  # bfloat16 has eight bits
+_OUTPUTS = "the model's outputs"
+_ROUNDING = 1e-3
+# Where a disk or a quota is full, or a file may not grow.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DAMAGES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -32,22 +37,26 @@ class Results:
     whole at any time, whatever happens while it is written.
 
     Args:
-        path: The folder, new or that of an evaluation that is to go on.
+        folder: Where they go, new or that of an evaluation that is to go on.
             `None` keeps everything in memory.
+        name: String, the name of their own folder within it.
 
     Raises:
         ValueError: If the folder holds other files, or damaged ones.
     """
 
-    def __init__(self, path=None):
-        self.path = None if path is None else pathlib.Path(path)
+    def __init__(self, folder=None, name="progress"):
+        self.path = None if folder is None else pathlib.Path(folder) / name
         self.settings, self.arrays, self.findings = {}, {}, {}
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return
-        if not self.path.is_dir():
-            raise ValueError(
-                f"`folder` must be a folder. Received: {self.path}, a file"
-            )
+        for path in (self.path.parent, self.path):
+            if path.exists() and not path.is_dir():
+                raise ValueError(
+                    f"`folder` must be a folder. Received: {path}, a file"
+                )
+        if not self.path.exists():
+            return
         if (self.path / SETTINGS).exists():
             self.settings = self._json(SETTINGS)
             self.arrays = self._arrays()
@@ -71,10 +80,13 @@ class Results:
         # As JSON gives them back.
         settings = json.loads(json.dumps(settings))
         different = [
-            f"{name} is {_brief(self.settings[name])} there, {_brief(value)} "
-            "now"
+            f"{part} is {_brief(there)} there, {_brief(now)} now"
             for name, value in settings.items()
-            if name in self.settings and not _same(self.settings[name], value)
+            if name in self.settings
+            for part, there, now in differences(
+                name, self.settings[name], value
+            )
+            if part != _OUTPUTS or not _close(there, now)
         ]
         if different:
             raise ValueError(
@@ -94,6 +106,14 @@ class Results:
             ValueError: If it is another.
         """
         found = fingerprint(model, shape, bounds)
+        if found["outputs"] == "random" and "weights" not in found:
+            # Nothing tells it from another.
+            if self.known("correct"):
+                raise ValueError(
+                    "`folder` must be new for a network that answers at "
+                    "random and has no weights by which it could be known "
+                    f"again. Received: {self.path}"
+                )
         self.require(**{f"the model's {name}": found[name] for name in found})
 
     def require_batch(self, number, last, digest):
@@ -185,8 +205,9 @@ class Results:
     def _damaged(self, name):
         return ValueError(
             "`folder` must hold whole files. Received: "
-            f"{self.path / name}, which is damaged; delete it to have what was "
-            "in it done again"
+            f"{self.path / name}, which is damaged; delete "
+            f"{self.path if name == SETTINGS else 'it'} to have what was in "
+            "there done again"
         )
 
     def _write(self, name, content):
@@ -208,7 +229,8 @@ def write(path, content):
     """
     if isinstance(content, str):
         content = content.encode("utf-8")
-    draft = path.with_name(path.name + _DRAFT)
+    # Each process has its own.
+    draft = path.with_name(f"{path.name}.{os.getpid()}{_DRAFT}")
     try:
         with open(draft, "wb") as file:
             file.write(content)
@@ -218,6 +240,8 @@ def write(path, content):
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink()
+        if error.errno not in _FULL:
+            raise
         raise OSError(
             error.errno,
             f"{error.strerror}. What was written before is kept: start again "
@@ -253,10 +277,10 @@ def _text(content):
     return json.dumps(content, indent=2) + "\n"
 
 
-def _same(one, other):
-    """Whether two settings agree; of a network's outputs, up to rounding."""
-    if not isinstance(one, list) or not isinstance(other, list):
-        return one == other
+def _close(one, other):
+    """Whether a network's outputs are the same up to rounding."""
+    if "random" in (one, other):
+        return False
     one, other = np.array(one), np.array(other)
     return one.shape == other.shape and np.allclose(
         one,

@@ -1,8 +1,9 @@
 """How robust a network is: accuracies, clean and under each of attacks."""
 
+import dataclasses
+import inspect
 import numbers
 import os
-import pathlib
 
 import keras
 import numpy as np
@@ -13,8 +14,10 @@ from atent_keras import checks as entry
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import count
+from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.masking import Case
 from atent_keras.evaluation.masking import MaskingChecks
+from atent_keras.evaluation.report import WORST_CASE
 from atent_keras.evaluation.report import AttackResult
 from atent_keras.evaluation.report import RobustnessReport
 from atent_keras.evaluation.results import Results
@@ -62,9 +65,11 @@ def evaluate_robustness(
         data: Batches `(x, y)`, e.g. a `tf.data.Dataset`, or a tuple of two
             arrays. Images are floating-point numbers within the threat
             model's bounds, of shape `(batch, ...)`, labels integers
-            `(batch,)` or one-hot `(batch, classes)`. Their order must be the
-            same in a run that goes on.
-        attacks: Dictionary from names to `atent_keras.attacks`.
+            `(batch,)` or one-hot `(batch, classes)`. Their order and batches
+            must be the same in a run that goes on.
+        attacks: Dictionary from names to `atent_keras.attacks`, or to other
+            callables of `(model, x, y, seed, first)` with a `threat_model`;
+            `first` holds the images' places in their data set.
         seed: Integer, from which the attacks' randomness follows, whatever
             the size of the batches. Defaults to 0.
         folder: Path of the results. Defaults to `None`: none are written.
@@ -99,10 +104,15 @@ def evaluate_robustness(
     _require(attacks, seed, checks, confidence, verbose)
     if isinstance(model, (str, os.PathLike)):
         model = load_classifier(model)
-    results = Results(folder and pathlib.Path(folder) / "progress")
-    walk = Walk(
-        model, attacks, seed, results, checks.num_images if checks else 0
-    )
+    if not callable(model):
+        raise TypeError(
+            "`model` must be a Keras model, a callable from images to logits, "
+            f"or the path of a SavedModel. Received: model={model!r}"
+        )
+    if not verbose:
+        attacks = {name: _silent(attack) for name, attack in attacks.items()}
+    results = Results(folder)
+    walk = Walk(model, attacks, int(seed), results, checks)
     bar = Bar(count(data), attacks, verbose)
     for x, y in batches(data):
         walk.batch(x, y, bar)
@@ -115,9 +125,9 @@ def evaluate_robustness(
         results.arrays["correct"],
         walk.attack_results(),
         findings,
-        seed,
+        int(seed),
         walk.digest.value,
-        confidence,
+        float(confidence),
     )
     if folder is not None:
         report.save(folder)
@@ -130,20 +140,24 @@ class Walk:
     Args:
         model, attacks, seed: As `evaluate_robustness` takes them.
         results: `Results`, perhaps of a pass that was stopped.
-        num_images: Integer; so many images that are classified right are kept
-            for the checks.
+        checks: `MaskingChecks`, or `None`; the first images that are
+            classified right are kept for them.
     """
 
-    def __init__(self, model, attacks, seed, results, num_images):
+    def __init__(self, model, attacks, seed, results, checks):
         self.target, self.attacks, self.seed = Target(model), attacks, seed
         self.results, self.digest = results, Digest()
         self.num_examples, self.num_batches = 0, 0
-        self.sample, self.room = [], num_images
+        self.checks, self.sample = checks, []
+        self.room = checks.num_images if checks else 0
         results.require(
             version=__version__,
             floatx=keras.config.floatx(),
-            seed=int(seed),
-            **{f"attack {name}": repr(one) for name, one in attacks.items()},
+            seed=seed,
+            **{
+                f"attack {name}": describe(attack)
+                for name, attack in attacks.items()
+            },
         )
 
     def batch(self, x, y, bar):
@@ -151,8 +165,14 @@ class Walk:
         x, y = self._admit(x, y)
         first, last = self.num_examples, self.num_examples + x.shape[0]
         if not first:
-            bounds = next(iter(self.attacks.values())).threat_model.bounds
-            self.results.require_model(self.target.model, x.shape, bounds)
+            threat_model = next(iter(self.attacks.values())).threat_model
+            if self.checks is not None:
+                self.checks.admit(threat_model, x, y)
+            self.results.require_model(
+                self.target.model, x.shape, threat_model.bounds
+            )
+            loss = base_losses.of_model(self.target.model, y)
+            self.results.require(loss=describe(loss))
         digest = self.digest.update(x, y)
         self.results.require_batch(self.num_batches, last, digest)
         if self.results.known("correct") < last:
@@ -180,6 +200,8 @@ class Walk:
         self.num_examples, self.num_batches = last, self.num_batches + 1
 
     def _admit(self, x, y):
+        first = next(iter(self.attacks.values()))
+        x = entry.images(x, first.threat_model.bounds)
         y = entry.labels(y, x)
         loss = base_losses.of_model(self.target.model, y)
         for attack in self.attacks.values():
@@ -252,17 +274,20 @@ def _spread(values, correct):
 
 def _require(attacks, seed, checks, confidence, verbose):
     named = isinstance(attacks, dict) and bool(attacks)
-    if not named or not all(
-        isinstance(name, str)
-        and callable(attack)
-        and isinstance(getattr(attack, "threat_model", None), ThreatModel)
-        for name, attack in attacks.items()
-    ):
+    if not named or not all(map(_is_attack, attacks.values())):
         raise TypeError(
             "`attacks` must be a dictionary from names to at least one "
-            "attack, one of `atent_keras.attacks` or another callable with a "
-            f"`threat_model`. Received: attacks={attacks!r}"
+            "attack, one of `atent_keras.attacks` or another callable of "
+            "(model, x, y, seed, first) with a `threat_model`. Received: "
+            f"attacks={attacks!r}"
         )
+    for name in attacks:
+        fits = isinstance(name, str) and name.strip() and name.isprintable()
+        if not fits or name in ("clean", WORST_CASE):
+            raise ValueError(
+                "The names of `attacks` must be printable strings, other than "
+                f"'clean' and {WORST_CASE!r}. Received: {name!r}"
+            )
     if checks is not None and not isinstance(checks, MaskingChecks):
         raise TypeError(
             "`checks` must be an `atent_keras.MaskingChecks`, or None. "
@@ -271,14 +296,38 @@ def _require(attacks, seed, checks, confidence, verbose):
     require_run(seed, confidence, verbose)
 
 
+def _is_attack(attack):
+    threat_model = getattr(attack, "threat_model", None)
+    if not callable(attack) or not isinstance(threat_model, ThreatModel):
+        return False
+    try:
+        inspect.signature(attack).bind("model", "x", "y", seed=0, first=0)
+    except TypeError:
+        return False
+    return True
+
+
+def _silent(attack):
+    """Returns an attack that prints nothing of its own."""
+    if getattr(attack, "verbose", 0) and dataclasses.is_dataclass(attack):
+        return dataclasses.replace(attack, verbose=0)
+    return attack
+
+
 def require_run(seed, confidence, verbose):
     """Checks what every evaluation is asked for.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
     """
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise TypeError(f"`seed` must be an integer. Received: seed={seed!r}")
+    if (
+        isinstance(seed, bool)
+        or not isinstance(seed, numbers.Integral)
+        or not -(2**63) <= seed < 2**63
+    ):
+        raise TypeError(
+            f"`seed` must be an integer of 64 bits. Received: seed={seed!r}"
+        )
     if not is_finite(confidence) or not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1. Received: "

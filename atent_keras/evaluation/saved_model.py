@@ -125,6 +125,8 @@ def _refusal(function):
     (name, images), *_ = arguments.items()
     if not images.dtype.is_floating or len(images.shape or ()) < 2:
         return f"takes {images.dtype.name} of shape {images.shape}"
+    if images.shape[0] is not None:
+        return f"takes batches of {images.shape[0]} alone"
     if len(results) != 1:
         return f"gives {', '.join(sorted(results))}"
     (outputs,) = results.values()

@@ -26,6 +26,8 @@ class Target:
     """
 
     def __init__(self, model):
+        if not isinstance(model, (keras.Layer, tf.Module)):
+            model = Function(model)
         self.model = model
         self.predict = checks.inference(model)
         self._compiled = self.predict
@@ -100,6 +102,25 @@ class Target:
         return threat_model.clip(threat_model.project(x, x_adv))
 
 
+class Function(tf.Module):
+    """A callable, as something that attacks are compiled for only once.
+
+    Args:
+        function: Callable from images to logits.
+    """
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def __call__(self, images):
+        return self.function(images)
+
+    @property
+    def variables(self):
+        return getattr(self.function, "variables", ())
+
+
 def fingerprint(model, shape, bounds):
     """Returns what tells a network from others, a dictionary for JSON.
 
@@ -116,7 +137,10 @@ def fingerprint(model, shape, bounds):
     images = tf.constant(noise, keras.config.floatx())
     predict = checks.inference(model)
     one, other = (np.asarray(predict(images), "float64") for _ in range(2))
-    found = {"outputs": one.tolist() if np.allclose(one, other) else "random"}
+    found = {
+        "outputs": one.tolist() if np.allclose(one, other) else "random",
+        "precision": _precision(model),
+    }
     # Not `variables`: the state of a generator of random numbers moves.
     variables = getattr(model, "weights", None)
     if not isinstance(model, keras.Layer):
@@ -124,6 +148,12 @@ def fingerprint(model, shape, bounds):
     if variables:
         found["weights"] = digest(np.asarray(v) for v in variables)
     return found
+
+
+def _precision(model):
+    layers = [model, *getattr(model, "layers", ())]
+    kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
+    return sorted(filter(None, kinds))
 
 
 def digest(arrays):

@@ -8,9 +8,6 @@ from atent_keras import checks
 from atent_keras import margins
 from atent_keras.evaluation.target import Target
 
-# How far rounding may take probabilities from a sum of 1.
-_ROUNDING = 1e-2
-
 
 def outputs(model, x, y, bounds):
     """Returns the outputs of a network in inference mode, one for each class.
@@ -67,8 +64,7 @@ def probabilities(found):
 
     Those that are probabilities already stay as they are.
     """
-    off = tf.abs(tf.reduce_sum(found, axis=-1) - 1)
-    if tf.reduce_min(found) >= 0 and tf.reduce_max(off) < _ROUNDING:
+    if checks.are_probabilities(found.numpy()):
         return found
     return tf.nn.softmax(found)
 

@@ -215,7 +215,7 @@ def test_a_network_of_the_digits(digits):
         ({"num_samples": 0}, "`num_samples` must be an integer"),
         ({"selection_samples": 0}, "`selection_samples` must be an integer"),
         ({"alpha": 0}, "`alpha` .* must lie between 0 and 1"),
-        ({"seed": None}, "`seed` must be an integer"),
+        ({"seed": None}, "`seed` must be an integer of 64"),
         ({"confidence": 2}, "`confidence` must lie between 0 and 1"),
         ({"verbose": 2}, "`verbose` must be 0 or 1"),
         ({"data": []}, "`data` must not be empty"),
@@ -223,6 +223,8 @@ def test_a_network_of_the_digits(digits):
         ({"data": (np.ones((2, 4, 4, 1)), [0, 2])}, "Labels must lie in 0..1"),
         ({"data": (np.ones((2, 4, 4, 1)) * 9, [0, 1])}, "Images must lie with"),
         ({"data": (np.ones((2, 4, 4, 1)), [0])}, "one label per image"),
+        ({"data": [(np.ones((9, 4, 4, 1)), [0] * 30)]}, "Labels must have sha"),
+        ({"data": [(np.ones((2, 4, 4, 1)),)]}, "`y` must hold the images' lab"),
     ],
 )
 def test_bad_arguments(settings, error, tmp_path):

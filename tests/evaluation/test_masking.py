@@ -87,6 +87,63 @@ def test_an_attack_that_is_too_weak_is_found(robust):
     assert "surrogate" in found["transfer"].evidence
 
 
+def test_a_network_without_any_gradient_gets_its_report(plain, data):
+    """Square does what is left to do, and beats those who can do nothing."""
+
+    def quantized(x):
+        return plain(tf.round(x * 63) / 63 + tf.stop_gradient(0 * x))
+
+    def outside_tensorflow(x):
+        def predict(x):
+            return np.asarray(plain(x), "float32")
+
+        found = tf.numpy_function(predict, [tf.round(x * 63) / 63], tf.float32)
+        return tf.ensure_shape(found, (None, 10))
+
+    for model in (quantized, outside_tensorflow):
+        report = evaluate_robustness(
+            model,
+            data,
+            {"noise": ak.attacks.UniformNoise(faults.THREAT_MODEL)},
+            checks=MaskingChecks(**SETTINGS),
+            verbose=0,
+        )
+        found = {finding.check: finding for finding in report.findings}
+        assert fired(found) == {"zero gradients", "black box"}
+        evidence = found["zero gradients"].evidence
+        assert evidence == "the loss has no gradient by the image"
+        for check in ("large radius", "more effort"):
+            assert found[check].verdict == "not run"
+
+
+@pytest.mark.parametrize(
+    "surrogate, reason",
+    [
+        (lambda x: tf.nn.softmax(tf.ones((len(x), 10))), "expects logits"),
+        (lambda x: tf.ones((len(x), 5)), "Labels must lie in 0..4"),
+        (lambda x: tf.reshape(x, [-1, 3, 5]), "reshape"),
+    ],
+)
+def test_a_surrogate_that_does_not_fit_is_refused_at_once(
+    surrogate, reason, data
+):
+    with pytest.raises(
+        ValueError, match=f"`surrogate` must take the same .*{reason}"
+    ):
+        evaluate_robustness(
+            small_network(),
+            data,
+            {"never": Never(Linf(0.1))},
+            checks=MaskingChecks(surrogate=surrogate),
+            verbose=0,
+        )
+
+
+class Never(FGSM):
+    def __call__(self, *arguments, **settings):
+        raise RuntimeError("the surrogate was refused too late")
+
+
 def test_findings_print_their_evidence(plain, data):
     found, report = faults.findings(
         faults.faulty(plain)["gradient not finite"], data, **SETTINGS
@@ -151,11 +208,12 @@ def test_l2_and_two_classes_with_one_output():
 def test_findings_of_the_same_case_are_not_found_twice(data, tmp_path):
     network, x = small_network(), data[0]
     y = np.argmax(network.predict(x, verbose=0), axis=1)
-    passes = []
+    attacked = []
 
     def surrogate(images):
-        if tf.executing_eagerly():
-            passes.append(len(images))
+        # Attacks are compiled; eager passes are looks at what it is.
+        if not tf.executing_eagerly():
+            attacked.append(images.shape)
         return network(images)
 
     def evaluate(num_images):
@@ -169,11 +227,11 @@ def test_findings_of_the_same_case_are_not_found_twice(data, tmp_path):
         ).findings
 
     first = evaluate(10)
-    count = len(passes)
+    count = len(attacked)
     assert evaluate(10) == first
-    # Only to see whether it is the same network.
-    assert len(passes) - count == 2 < count
+    assert len(attacked) == count > 0
     assert evaluate(12) != first
+    assert len(attacked) > count
 
 
 @pytest.mark.parametrize(

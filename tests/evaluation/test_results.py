@@ -68,14 +68,31 @@ def test_other_settings_are_refused_and_named(settings, difference, tmp_path):
 
 
 def test_outputs_may_differ_by_rounding_alone(tmp_path):
-    results = filled(tmp_path / "run")
-    results.require(outputs=[[1.0, -2.0], [0.0, 2.0]])
+    def outputs(values):
+        return {"the model's outputs": values}
+
+    results = filled(tmp_path)
+    results.require(**outputs([[1.0, -2.0], [0.0, 2.0]]), bounds=[0.0, 1.0])
     results.finish(2)
-    again = Results(tmp_path / "run")
-    again.require(outputs=[[1.001, -2.001], [0.001, 2.0]])
+    again = Results(tmp_path)
+    again.require(**outputs([[1.0001, -2.0001], [0.0001, 2.0]]))
     for other in ([[1.1, -2.0], [0.0, 2.0]], [[1.0, -2.0]], "random"):
         with pytest.raises(ValueError, match="outputs is .* there, .* now"):
-            again.require(outputs=other)
+            again.require(**outputs(other))
+    with pytest.raises(ValueError, match="bounds is .* there, .* now"):
+        again.require(bounds=[0.0, 1.0001])
+
+
+def test_of_nested_settings_what_differs_is_named(tmp_path):
+    attack = {"config": {"steps": 3, "ball": {"config": {"epsilon": 0.1}}}}
+    results = filled(tmp_path)
+    results.require(attack=attack)
+    results.finish(2)
+    other = {"config": {"steps": 3, "ball": {"config": {"epsilon": 0.2}}}}
+    with pytest.raises(
+        ValueError, match="where attack ball epsilon is 0.1 there, 0.2 now$"
+    ):
+        Results(tmp_path).require(attack=other)
 
 
 def test_other_data_are_refused(tmp_path):
@@ -88,15 +105,24 @@ def test_other_data_are_refused(tmp_path):
         Results(tmp_path).finish(1)
 
 
-@pytest.mark.parametrize("name", ["settings.json", "examples.npz"])
-def test_damaged_files_are_refused_and_named(name, tmp_path):
+@pytest.mark.parametrize(
+    "name, remedy",
+    [
+        ("settings.json", "delete .*progress to have"),
+        ("examples.npz", "delete it to have"),
+        ("findings.json", "delete it to have"),
+    ],
+)
+def test_damaged_files_are_refused_and_named(name, remedy, tmp_path):
     filled(tmp_path)
-    whole = (tmp_path / name).read_bytes()
+    file = tmp_path / "progress" / name
+    whole = file.read_bytes()
+    error = f"must hold whole.*{name}, which is damaged; {remedy}"
     for torn in (b"", whole[: len(whole) // 2], b"[1]", whole[:-40]):
-        (tmp_path / name).write_bytes(torn)
-        with pytest.raises(ValueError, match=f"must hold whole.*{name}"):
+        file.write_bytes(torn)
+        with pytest.raises(ValueError, match=error):
             Results(tmp_path)
-    (tmp_path / name).write_bytes(whole)
+    file.write_bytes(whole)
     assert Results(tmp_path).known("correct") == 2
 
 
@@ -111,15 +137,15 @@ def test_damaged_files_are_refused_and_named(name, tmp_path):
 )
 def test_arrays_that_do_not_fit_each_other_are_damaged(arrays, tmp_path):
     filled(tmp_path)
-    np.savez(tmp_path / "examples.npz", **arrays)
+    np.savez(tmp_path / "progress" / "examples.npz", **arrays)
     with pytest.raises(ValueError, match="examples.npz, which is damaged"):
         Results(tmp_path)
 
 
 def test_what_is_deleted_is_done_again(tmp_path):
     filled(tmp_path)
-    (tmp_path / "examples.npz").unlink()
-    (tmp_path / "findings.json").unlink()
+    (tmp_path / "progress" / "examples.npz").unlink()
+    (tmp_path / "progress" / "findings.json").unlink()
     again = Results(tmp_path)
     again.require(seed=1)
     assert again.known("correct") == 0
@@ -127,22 +153,24 @@ def test_what_is_deleted_is_done_again(tmp_path):
 
 
 def test_folders_of_something_else_are_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
+    (tmp_path / "progress").mkdir()
+    file = tmp_path / "progress" / "thesis.tex"
+    file.write_text("x")
     with pytest.raises(ValueError, match="has files but no settings.json"):
         Results(tmp_path)
     with pytest.raises(ValueError, match="must be a folder.*a file"):
-        Results(tmp_path / "thesis.tex")
+        Results(file)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path):
-    results = filled(tmp_path)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    results, folder = filled(tmp_path), tmp_path / "progress"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
     size = 2 * len(before["examples.npz"])
     noise = np.random.default_rng(0).random(1000)  # which does not compress
     with full_disk(size):
         with pytest.raises(OSError, match="start again with the same folder"):
             results.append(**{"PGD/norm": noise})
-    after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    after = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert before == after
     assert Results(tmp_path).known("PGD/norm") == 0
 
@@ -155,8 +183,12 @@ def test_write_replaces_a_file_whole(tmp_path):
     with full_disk(10), pytest.raises(OSError, match="a.json"):
         write(file, b"x" * 100)
     assert file.read_text() == "[1]" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(FileNotFoundError) as error:
+        write(tmp_path / "none" / "a.json", "x")
+    assert "room" not in str(error.value)
 
 
 def test_a_draft_of_a_killed_run_is_no_obstacle(tmp_path):
-    (tmp_path / "settings.json.draft").write_text("{")
+    (tmp_path / "progress").mkdir()
+    (tmp_path / "progress" / "settings.json.77.draft").write_text("{")
     assert filled(tmp_path).known("correct") == 2

@@ -15,6 +15,7 @@ from atent_keras.accuracy import is_correct
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.attacks import SGLD
+from atent_keras.evaluation.description import describe
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
@@ -362,7 +363,10 @@ def test_results_of_something_else_are_refused_by_what_differs(
 
     refuse("seed is 0 there, 1 now", seed=1)
     other = {"PGD": PGD(Linf(0.2), num_steps=2)}
-    refuse("attack PGD is .*0.1.* there, .*0.2.* now", attacks=other)
+    refuse(
+        "where attack PGD threat_model epsilon is 0.1 there, 0.2 now",
+        attacks=other,
+    )
     refuse(
         "the model's weights is",
         network=digits_network((digits[0][1:], digits[1][1:])),
@@ -397,15 +401,105 @@ def test_networks_with_the_same_weights_are_told_apart(digits, tmp_path):
         evaluate(darker, data, attacks, folder=tmp_path)
 
 
-def test_a_randomized_network_can_go_on(digits, tmp_path):
+def test_another_loss_or_precision_is_refused(digits, tmp_path):
+    """Attacks climb the compiled loss, and see the gradient as it is."""
     network, data = digits_network(digits), as_batches(digits)
+    attacks = {"FGSM": FGSM(Linf(0.1))}
+    evaluate(network, data, attacks, folder=tmp_path)
+    coarse = small_network(dtype="mixed_bfloat16")
+    coarse.compile("adam", cross_entropy())
+    coarse.set_weights(network.get_weights())
+    with pytest.raises(ValueError, match="the model's precision is"):
+        evaluate(coarse, data, attacks, folder=tmp_path)
+    network.compile(loss=ak.attacks.Margin())
+    with pytest.raises(ValueError, match="loss class_name is .*Margin"):
+        evaluate(network, data, attacks, folder=tmp_path)
+
+
+def test_a_randomized_network_can_go_on_if_it_can_be_known(digits, tmp_path):
+    network, data = digits_network(digits), as_batches(digits)
+    attacks = {"FGSM": FGSM(Linf(0.1))}
+
+    class Noisy(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def call(self, x):
+            return self.network(x) + tf.random.normal((10,))
+
+    first = evaluate(Noisy(), data, attacks, folder=tmp_path / "model")
+    again = evaluate(Noisy(), data, attacks, folder=tmp_path / "model")
+    assert_same(again, first)
 
     def noisy(x):
         return network(x) + tf.random.normal((10,))
 
-    attacks = {"FGSM": FGSM(Linf(0.1))}
-    first = evaluate(noisy, data, attacks, folder=tmp_path)
-    assert_same(evaluate(noisy, data, attacks, folder=tmp_path), first)
+    evaluate(noisy, data, attacks, folder=tmp_path / "function")
+    with pytest.raises(ValueError, match="must be new for a network that answ"):
+        evaluate(noisy, data, attacks, folder=tmp_path / "function")
+
+
+def test_settings_are_the_same_in_every_process():
+    """Addresses are not; nor is how much is printed a setting."""
+
+    def made():
+        schedule = keras.optimizers.schedules.CosineDecay(0.1, 5)
+        return (
+            PGD(Linf(0.1), loss=cross_entropy()),
+            PGD(Linf(0.1), step_size=schedule, num_steps=5),
+            Returns(Linf(0.1), found=lambda x: x),
+            ak.attacks.AutoAttack(Linf(0.1)),
+            cross_entropy(),
+        )
+
+    for one, other in zip(made(), made(), strict=True):
+        assert describe(one) == describe(other)
+        assert " at 0x" not in json.dumps(describe(one))
+    silent = ak.attacks.AutoAttack(Linf(0.1), verbose=0)
+    assert describe(silent) == describe(made()[3])
+    assert describe(PGD(Linf(0.1))) != describe(PGD(Linf(0.1), num_steps=9))
+
+
+def test_silence_is_that_of_the_attacks_too(digits, capsys):
+    network, data = digits_network(digits), as_batches(digits, count=50)
+    square = ak.attacks.Square(Linf(0.1), num_queries=5)
+    attacks = {"AA": ak.attacks.AutoAttack(Linf(0.1), [square])}
+    evaluate(network, data, attacks, verbose=0)
+    assert not capsys.readouterr().out
+    evaluate(network, data, attacks, verbose=1)
+    assert "Square" in capsys.readouterr().out
+
+
+def test_numpy_numbers_are_numbers(batch, tmp_path):
+    report = evaluate(
+        small_network(),
+        batch,
+        {"FGSM": FGSM(Linf(0.1))},
+        seed=np.int64(3),
+        confidence=np.float32(0.9),
+        folder=tmp_path,
+    )
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["seed"] == report.seed == 3
+    assert found["confidence"] == pytest.approx(0.9)
+
+
+def test_a_function_is_traced_once_for_all_batches(digits):
+    network, data = digits_network(digits), as_batches(digits)
+    calls = []
+
+    def function(x):
+        calls.append(tf.executing_eagerly())
+        return network(x)
+
+    attacks = {"PGD": PGD(Linf(0.1), num_steps=2)}
+    counts = []
+    for number in (1, 4):
+        calls.clear()
+        evaluate(function, data[:number], attacks)
+        counts.append(calls.count(False))
+    assert counts[0] == counts[1]
 
 
 def test_a_damaged_folder_is_refused(digits, tmp_path):
@@ -472,8 +566,12 @@ def test_a_bar_shows_the_accuracies(digits, capsys):
 @pytest.mark.parametrize(
     "settings, error",
     [
-        ({"seed": None}, "`seed` must be an integer. Received: seed=None"),
+        (
+            {"seed": None},
+            "`seed` must be an integer of 64 bits. Received: seed=None",
+        ),
         ({"seed": True}, "`seed` must be an integer"),
+        ({"seed": 2**63}, "`seed` must be an integer of 64 bits"),
         ({"confidence": 1}, "`confidence` must lie .* Received: confidence=1"),
         ({"confidence": 95}, "`confidence` must lie between 0 and 1"),
         ({"checks": True}, "`checks` must be .* Received: checks=True"),
@@ -494,6 +592,16 @@ def test_bad_settings(settings, error, batch):
         ([], ValueError, "`data` must not be empty"),
         (tf.data.Dataset.range(0), ValueError, "`data` must not be empty"),
         (3, TypeError, "`data` must be batches"),
+        (
+            tf.data.Dataset.range(3).repeat(),
+            ValueError,
+            "`data` must have an end",
+        ),
+        (
+            [({"image": np.zeros((2, 8, 8, 1))}, [1, 2])],
+            TypeError,
+            "`x` must be a single array",
+        ),
         (
             (np.zeros((2, 8, 8, 1), "float32"), [1, 2, 3]),
             ValueError,
@@ -517,7 +625,41 @@ def test_bad_data(data, error, message):
         ak.evaluate_robustness(small_network(), data, {"FGSM": FGSM(Linf(0.1))})
 
 
-@pytest.mark.parametrize("attacks", [None, {}, [FGSM(Linf(0.1))], {"FGSM": 3}])
+@dataclasses.dataclass(frozen=True)
+class Narrow(FGSM):
+    """An attack that knows neither seeds nor places."""
+
+    def __call__(self, model, x, y):
+        return x
+
+
+@pytest.mark.parametrize(
+    "attacks",
+    [None, {}, [FGSM(Linf(0.1))], {"FGSM": 3}, {"narrow": Narrow(Linf(0.1))}],
+)
 def test_bad_attacks(attacks, batch):
     with pytest.raises(TypeError, match="`attacks` must be a dictionary"):
         ak.evaluate_robustness(small_network(), batch, attacks)
+
+
+@pytest.mark.parametrize("name", ["clean", "worst case", "", " ", "a\nb", 3])
+def test_bad_names_of_attacks(name, batch):
+    with pytest.raises(ValueError, match="names of `attacks` must .*Received"):
+        ak.evaluate_robustness(small_network(), batch, {name: FGSM(Linf(0.1))})
+
+
+@pytest.mark.parametrize("model", [None, 3, ["network"]])
+def test_bad_models(model, batch):
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        ak.evaluate_robustness(model, batch, {"FGSM": FGSM(Linf(0.1))})
+
+
+def test_a_folder_that_is_a_file(batch, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="`folder` must be a folder.*a file"):
+        evaluate(
+            small_network(),
+            batch,
+            {"FGSM": FGSM(Linf(0.1))},
+            folder=tmp_path / "file",
+        )

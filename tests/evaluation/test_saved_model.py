@@ -107,6 +107,13 @@ def label(network):
     )
 
 
+def one_image(network):
+    return tf.function(
+        lambda images: {"logits": network(images)},
+        input_signature=[images(shape=(1, 8, 8, 1))],
+    )
+
+
 def without_gradient(network):
     return tf.function(
         lambda images: {"logits": network(tf.stop_gradient(images))},
@@ -130,6 +137,7 @@ def no_operation_with_a_gradient(network):
         (two_results, "gives logits, mean"),
         (two_arguments, "takes 2 arguments"),
         (label, "gives int64 of shape"),
+        (one_image, "takes batches of 1 alone"),
         (without_gradient, "has no gradient"),
         (no_operation_with_a_gradient, "has no gradient"),
     ],
