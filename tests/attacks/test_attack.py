@@ -340,6 +340,28 @@ def test_a_plain_callable_is_attacked_like_a_model(network, batch):
     )
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float32"])
+def test_labels_of_any_type(dtype):
+    """200 classes are more than an int8 can count."""
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(200)])
+    x, y = np.full((2, 4), 0.5, "float32"), np.array([3, 100], dtype)
+    expected = FGSM(Linf(0.1))(network, x, y.astype("int64"))
+    np.testing.assert_array_equal(FGSM(Linf(0.1))(network, x, y), expected)
+    top = np.array([3, 255 if dtype == "uint8" else 127], dtype)
+    if top[1] >= 200:
+        with pytest.raises(ValueError, match="in 0..199 .* from 3 to 255"):
+            FGSM(Linf(0.1))(network, x, top)
+
+
+def test_a_single_output_needs_a_loss_of_two_classes():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    x, y = np.full((2, 4), 0.5, "float32"), np.array([0, 1])
+    with pytest.raises(ValueError, match="single output. Compile it with"):
+        FGSM(Linf(0.1))(network, x, y)
+    network.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    assert FGSM(Linf(0.1))(network, x, y).shape == (2, 4)
+
+
 def test_inside_a_users_function(network, batch):
     x, y = map(tf.constant, batch)
     attack = PGD(Linf(0.1), num_steps=3)
