@@ -14,8 +14,8 @@ from atent_keras import checks as entry
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import count
+from atent_keras.evaluation.case import Case
 from atent_keras.evaluation.description import describe
-from atent_keras.evaluation.masking import Case
 from atent_keras.evaluation.masking import MaskingChecks
 from atent_keras.evaluation.report import WORST_CASE
 from atent_keras.evaluation.report import AttackResult

@@ -11,7 +11,7 @@ from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.evaluation import MaskingChecks
 from atent_keras.evaluation import evaluate_robustness
-from atent_keras.evaluation.masking import CHECKS
+from atent_keras.evaluation.signs import CHECKS
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import small_network

@@ -1,0 +1,128 @@
+"""What the checks for masked gradients look at."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras.attacks.apgd import APGD
+from atent_keras.attacks.attack import chunks
+from atent_keras.attacks.auto_attack import AutoAttack
+from atent_keras.evaluation.target import Target
+from atent_keras.intervals import favours
+
+# How likely an attack leads another by luck alone: below this, it leads.
+CHANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """What the checks look at: images that the network classifies right.
+
+    Attributes:
+        target: The network, a `Target`.
+        x, y: Images and labels, as tensors.
+        places: The images' places in their data set, as a tensor `(batch,)`.
+        attacks: Dictionary of the evaluation's attacks, at least one.
+        succeeded: Dictionary from the name of an attack to the images, of
+            these, that it fooled, booleans `(batch,)`.
+        seed: Integer.
+    """
+
+    target: Target
+    x: tf.Tensor
+    y: tf.Tensor
+    places: tf.Tensor
+    attacks: dict
+    succeeded: dict
+    seed: int
+
+    @property
+    def threat_model(self):
+        return next(iter(self.attacks.values())).threat_model
+
+    @property
+    def loss(self):
+        return base_losses.of_model(self.target.model, self.y)
+
+    @functools.cached_property
+    def outputs(self):
+        return self.target.outputs(self.x).numpy()
+
+    @functools.cached_property
+    def gives_probabilities(self):
+        if self.outputs.shape[-1] == 1:
+            return base_losses.from_logits(self.loss) is False
+        return checks.are_probabilities(self.outputs)
+
+    @functools.cached_property
+    def gradients(self):
+        """The loss's gradients, `(batch, pixels)`; `None` without any."""
+        found = []
+        for rows in chunks(len(self.places)):
+            x, y = self.x[rows], self.y[rows]
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                outputs = self.target.predict(x)
+                losses = base_losses.per_example(self.loss, y, outputs)
+            try:
+                gradient = tape.gradient(losses, x)
+            except LookupError:  # of an operation that has none
+                gradient = None
+            if gradient is None:
+                return None
+            found.append(gradient.numpy().reshape(len(x), -1))
+        return np.concatenate(found)
+
+    def comparable(self, names):
+        """Returns who was fooled by any of these, under the threat model."""
+        return np.logical_or.reduce(
+            [np.zeros(len(self.places), bool)]
+            + [
+                self.succeeded[name]
+                for name in names
+                if self.attacks[name].threat_model == self.threat_model
+            ]
+        )
+
+    @functools.cached_property
+    def white_box(self):
+        """Who was fooled by attacks that follow the gradient."""
+        names = [
+            name
+            for name, attack in self.attacks.items()
+            if getattr(attack, "uses_gradient", True)
+            and not isinstance(attack, AutoAttack)
+        ]
+        fooled = self.comparable(names)
+        if self.gradients is None:
+            return fooled
+        return fooled | self.fooled_by(APGD(self.threat_model))
+
+    def fooled_by(self, attack):
+        fooled, _, _ = self.target.attempt(
+            attack, self.x, self.y, self.seed, self.places
+        )
+        return fooled
+
+    def against_white_box(self, name, fooled):
+        """Returns whether an attack beats those with a gradient, and why."""
+        other = self.white_box
+        alone, others = (
+            int((fooled & ~other).sum()),
+            int((other & ~fooled).sum()),
+        )
+        chance = favours(alone, others)
+        return bool(chance < CHANCE), (
+            f"{name} leaves {percent(~fooled)}, attacks with a gradient "
+            f"{percent(~other)} of {len(fooled)} images; {alone} and {others} "
+            f"fell to one of the two alone (p = {chance:.2g})"
+        )
+
+
+def percent(flags):
+    """Returns a share of flags as a string."""
+    return f"{100 * np.mean(flags):.1f} %"
