@@ -8,6 +8,7 @@ those of the other class. A small network learns them plainly, by adversarial
 training with PGD, and by ATENT, and is attacked at fresh points.
 """
 
+import pathlib
 import time
 
 import keras
@@ -99,6 +100,8 @@ def main(argv):
     logging.set_verbosity(logging.ERROR)
     matplotlib.use("Agg")  # a file is all it draws on
     start = time.time()
+    output = pathlib.Path(FLAGS.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     norms = {"linf": ak.threat_models.Linf, "l2": ak.threat_models.L2}
     threat_model = norms[FLAGS.norm](FLAGS.epsilon)
     attack = ak.attacks.PGD(threat_model, num_steps=40)
@@ -130,8 +133,8 @@ def main(argv):
     figure = plots.decision_boundaries(
         networks, *training, threat_model=threat_model
     )
-    figure.savefig(FLAGS.output, dpi=120)
-    print(f"\n{time.time() - start:.0f} s. Drawn into {FLAGS.output}")
+    figure.savefig(output, dpi=120)
+    print(f"\n{time.time() - start:.0f} s. Drawn into {output}")
 
 
 if __name__ == "__main__":
