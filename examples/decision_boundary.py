@@ -40,7 +40,7 @@ flags.DEFINE_string("output", "decision_boundary.png", "The picture to write.")
 
 
 def board(count, seed):
-    """Points of the board, as many in each field, and their classes."""
+    """Points of the board, spread over its fields, and their classes."""
     place = np.arange(count)
     fields = np.stack([place % FIELDS, place // FIELDS % FIELDS], axis=1)
     within = np.random.default_rng(seed).uniform(
@@ -85,7 +85,7 @@ def losses(threat_model):
     settings = {"step_size": FLAGS.epsilon / 4, "num_steps": 10}
     sgld = ak.attacks.SGLD(threat_model, **settings)
     # Adversarial training with PGD is the limit of a chain without noise, of
-    # which the last point alone counts.
+    # which the last point alone counts; it starts where SGLD does.
     pgd = ak.attacks.SGLD(threat_model, noise_scale=0.0, **settings)
     return {
         "plain": base,

@@ -10,10 +10,12 @@ package or not: `.keras` files and folders of SavedModels. Everything lands in
 import pathlib
 
 import keras
+import matplotlib
 import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
+from matplotlib import pyplot
 
 import atent_keras as ak
 import named_attacks
@@ -70,7 +72,8 @@ flags.DEFINE_string(
 flags.DEFINE_list(
     "radii",
     [],
-    "Radii, such as 0.1,0.2,0.3, at which the first attack is run for a curve.",
+    "Radii, such as 0.1,0.2,0.3, at which the first attack is run for a curve, "
+    "with steps of 2.5 epsilon / steps.",
 )
 flags.DEFINE_list(
     "certify",
@@ -163,7 +166,7 @@ def paths():
         name, separator, path = text.rpartition("=")
         path = pathlib.Path(path)
         name = name if separator else path.resolve().parent.name
-        if name in found or not name or "/" in name:
+        if name in found or name in ("", ".", "..") or "/" in name:
             raise ValueError(
                 "--model must give each network a name of its own, without "
                 f"slashes, as NAME=PATH. Received: --model={text}"
@@ -211,7 +214,10 @@ def few(count):
 
 def check_shape(name, model, shape):
     """Raises a `ValueError` for a network that takes other images."""
-    accepts = model.input_shape[1:]
+    accepts = getattr(model, "input_shape", None)
+    if accepts is None:  # a subclass, which shows when it is called
+        return
+    accepts = accepts[1:]
     if len(accepts) != len(shape) or any(
         size not in (None, given) for size, given in zip(accepts, shape)
     ):
@@ -238,22 +244,20 @@ def evaluate(models, folders, chosen, checks):
     return reports
 
 
-def certify(models, folders):
-    """Reports by model and noise."""
+def certify(models, folders, sigma):
+    """Reports by model, of the models smoothed with a sigma."""
     reports = {}
-    for sigma in numbers("certify"):
-        for name, model in models.items():
-            print(f"\n{name} smoothed with {sigma:g}", flush=True)
-            label = f"{name}, {sigma:g}" if len(FLAGS.certify) > 1 else name
-            reports[label] = ak.certify_robustness(
-                ak.SmoothedClassifier(model, sigma),
-                data(FLAGS.certify_limit),
-                FLAGS.certify_samples,
-                *CERTIFICATES,
-                seed=FLAGS.seed,
-                folder=folders[name] / f"sigma_{sigma:g}",
-            )
-            print(reports[label], flush=True)
+    for name, model in models.items():
+        print(f"\n{name} smoothed with {sigma:g}", flush=True)
+        reports[name] = ak.certify_robustness(
+            ak.SmoothedClassifier(model, sigma),
+            data(FLAGS.certify_limit),
+            FLAGS.certify_samples,
+            *CERTIFICATES,
+            seed=FLAGS.seed,
+            folder=folders[name] / f"sigma_{sigma:g}",
+        )
+        print(reports[name], flush=True)
     return reports
 
 
@@ -291,6 +295,7 @@ def draw(model, report, folder):
 
 def save(figure, path):
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
     print(f"Drawn: {path}")
 
 
@@ -298,6 +303,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
+    matplotlib.use("Agg")  # files are all it draws on
     with settings.plain_errors():
         # Whatever is wrong with the flags shows before any work.
         chosen = attacks(attack_names(), ball(epsilon()))
@@ -310,6 +316,11 @@ def main(argv):
         for name, model in models.items():
             check_shape(name, model, shape)
         checks = None
+        if FLAGS.surrogate and not FLAGS.checks:
+            raise ValueError(
+                "--surrogate belongs to --checks. Received: --nochecks, "
+                f"--surrogate={FLAGS.surrogate}"
+            )
         if FLAGS.checks:
             surrogate = FLAGS.surrogate and load(
                 pathlib.Path(FLAGS.surrogate), "surrogate"
@@ -333,11 +344,12 @@ def main(argv):
                 ak.plots.robust_accuracy_curves(curves),
                 output / "robust_accuracy.png",
             )
-        certificates = certify(models, folders)
-        if certificates:
+        for sigma in numbers("certify"):
             save(
-                ak.plots.certified_accuracy_curves(certificates),
-                output / "certified_accuracy.png",
+                ak.plots.certified_accuracy_curves(
+                    certify(models, folders, sigma)
+                ),
+                output / f"certified_accuracy_{sigma:g}.png",
             )
         if FLAGS.pictures:
             for name, model in models.items():

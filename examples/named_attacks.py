@@ -33,7 +33,8 @@ def make(names, threat_model, step_size=None, restarts=1):
         restarts: Integer, of PGD. Defaults to 1.
 
     Raises:
-        ValueError: If there is no attack of that name.
+        ValueError: If there is no attack of that name, or it refuses the norm
+            or a setting.
     """
     known = {name.upper(): name for name in MAKERS}
     made = {}
@@ -41,7 +42,9 @@ def make(names, threat_model, step_size=None, restarts=1):
         steps = re.fullmatch(r"(PGD|SGLD)-([1-9]\d*)", name, re.IGNORECASE)
         if steps:
             kind, count = steps[1].upper(), int(steps[2])
-            length = step_size or 2.5 * threat_model.epsilon / count
+            length = step_size
+            if length is None:
+                length = 2.5 * threat_model.epsilon / count
             if kind == "PGD":
                 attack = ak.attacks.PGD(
                     threat_model, step_size, count, restarts

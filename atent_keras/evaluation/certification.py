@@ -39,7 +39,8 @@ class CertificationReport(Report):
             right one; False where there is no certificate.
         classes: Integers `(num_examples,)`, the certified class, -1 where
             there is no certificate.
-        radii: Floats `(num_examples,)`, in l_2 and in the images' units.
+        radii: Floats `(num_examples,)`, in l_2 and in the images' units, 0
+            where there is no certificate.
         sigma: Float, the standard deviation of the noise.
         num_samples: Integer, the noisy images that a radius comes from.
         selection_samples: Integer, those that the class is chosen by.

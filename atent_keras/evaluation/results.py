@@ -31,7 +31,7 @@ class Results:
 
     - `settings.json`: model, data, seed and attacks.
     - `examples.npz`: arrays, by name, of all that is known of each example.
-    - `findings.json`: what was found by whom, see `once`.
+    - `findings.json`: what each check for masked gradients found; see `once`.
 
     Each file is written anew beside its place and then renamed, so that it is
     whole at any time, whatever happens while it is written.

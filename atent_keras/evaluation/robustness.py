@@ -84,9 +84,12 @@ def evaluate_robustness(
         A `RobustnessReport`; `print` shows it as a table.
 
     Raises:
-        ValueError, TypeError: If there are no data or attacks, if images,
-            labels and network do not fit each other, or if `folder` belongs
-            to another model, data set or setting, or is damaged.
+        ValueError, TypeError: If a setting is out of its range, if there are
+            no data or attacks or the data have no end, if images, labels and
+            network do not fit each other, if the network gives NaN or infinity
+            for a clean image, or if `folder` belongs to another model, data
+            set or setting, or is damaged.
+        FileNotFoundError: If `model` is a path without a SavedModel.
         OSError: If results can't be written; what was written is kept.
 
     Example:

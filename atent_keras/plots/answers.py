@@ -25,19 +25,25 @@ def outputs(model, x, y, bounds):
         Floats `(batch, classes)`.
 
     Raises:
+        TypeError: If the model can't be called.
         ValueError: If the outputs are no rows of finite numbers, or a single
             output is not what the model's loss expects.
     """
-    if not callable(model):
-        raise TypeError(
-            "`model` must be a Keras model or a callable from images to "
-            f"logits. Received: model={model!r}"
-        )
+    require_model(model)
     loss = base_losses.of_model(model, y)
     if checks.network(model, None, x.shape, bounds) == 1:
         # Nothing but the loss tells its logit from its probability.
         checks.network(model, loss, x.shape, bounds)
     return columns(finite(Target(model).outputs(x)), loss)
+
+
+def require_model(model):
+    """Raises a `TypeError` for what can't be called."""
+    if not callable(model):
+        raise TypeError(
+            "`model` must be a Keras model or a callable from images to "
+            f"logits. Received: model={model!r}"
+        )
 
 
 def finite(found):

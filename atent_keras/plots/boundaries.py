@@ -23,8 +23,8 @@ def decision_boundaries(models, x, y, *, threat_model=None, resolution=200):
     """Draws the classes that networks give to the points of a plane.
 
     There is a panel for each network, with its regions, the boundary between
-    them, and the data. A point is robust if the boundary does not enter the
-    ball around it.
+    them, and the data. A point that is classified right is robust if the
+    boundary does not enter the ball around it.
 
     Args:
         models: Dictionary from names to models: Keras models, run in inference

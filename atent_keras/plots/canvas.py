@@ -38,6 +38,15 @@ def pyplot():
     return pyplot
 
 
+def plain(name):
+    """Returns a name as matplotlib draws it as it is.
+
+    Which takes `$` for the mark of a formula, and leaves names that begin with
+    an underscore out of legends.
+    """
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
 def norm(threat_model):
     """Returns the name of a threat model's norm, as a label shows it."""
     names = {Linf: r"$\ell_\infty$", L2: r"$\ell_2$"}

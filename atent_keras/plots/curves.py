@@ -80,7 +80,8 @@ def robust_accuracy_curves(reports, *, trained_at=None):
     for style, (name, (radii, shares)) in zip(_styles(), curves.items()):
         interval = reports[name].interval
         marker = style.pop("marker")
-        _draw(axis, radii, shares, interval, label=name, marker=marker, **style)
+        style = {"label": canvas.plain(name), "marker": marker, **style}
+        _draw(axis, radii, shares, interval, **style)
     if trained_at is not None:
         axis.axvline(
             trained_at,
@@ -155,7 +156,7 @@ def certified_accuracy_curves(reports):
             shares,
             report.interval,
             step="pre",
-            label=rf"{name} ($\sigma$ = {report.sigma:g})",
+            label=rf"{canvas.plain(name)} ($\sigma$ = {report.sigma:g})",
             **style,
         )
     return _finish(figure, axis, furthest, reports)

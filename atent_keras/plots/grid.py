@@ -128,7 +128,7 @@ def _names(class_names, classes):
             f"`class_names` must be {classes} strings, one for each class. "
             f"Received: class_names={class_names!r}"
         )
-    return names
+    return [canvas.plain(name) for name in names]
 
 
 def _caption(axis, name, share, right):

@@ -60,8 +60,9 @@ def loss_surface(
 
     In l_2 both directions have length 1 and stand at right angles; in l_inf
     they consist of signs, and the ball cuts a square out of the plane, which
-    stands on its corner. A network without masked gradients rises smoothly to
-    the right. Beyond the images' bounds the surface goes on as it is there.
+    stands on its corner. The loss of a network without masked gradients rises
+    smoothly to the right. Pixels are clipped to the images' bounds, so that
+    far outside of them the surface is flat.
 
     Args:
         model: A Keras model, run in inference mode, or a callable from images
@@ -94,6 +95,7 @@ def loss_surface(
     ... )
     >>> figure.savefig("surface.png")
     """
+    answers.require_model(model)
     _require(threat_model, extent)
     checks.require_count(3, resolution=resolution)
     x = checks.images(x, threat_model.bounds)

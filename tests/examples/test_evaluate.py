@@ -71,7 +71,8 @@ def report(folder):
 def test_writes_everything(whole):
     folder, _ = whole
     assert {path.name for path in folder.iterdir()} == {
-        "certified_accuracy.png",
+        "certified_accuracy_0.1.png",
+        "certified_accuracy_0.2.png",
         "comparison.csv",
         "comparison.md",
         "file",

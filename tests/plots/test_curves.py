@@ -226,3 +226,9 @@ def test_refuses_certificates_of_two_confidences():
     other = certification(RADII, CERTIFIABLE, confidence=0.9)
     with pytest.raises(ValueError, match="one confidence.*0.95.*0.9"):
         plots.certified_accuracy_curves({"one": CERTIFIED, "two": other})
+
+
+def test_any_name_shows_as_it_is():
+    reports = {"_hidden": report(), "$5 or $6": report()}
+    figure = plots.robust_accuracy_curves(reports)
+    assert texts(figure)[:2] == [" _hidden", r"\$5 or \$6"]
