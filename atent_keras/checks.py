@@ -284,6 +284,23 @@ def _probe(model, loss, shape, bounds):
     return outputs.shape[-1]
 
 
+def require_finite(finite, images="images"):
+    """Checks that a network's outputs are numbers.
+
+    Args:
+        finite: Boolean, whether all of them are.
+        images: String, what the network was asked about.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if not finite:
+        raise ValueError(
+            "The network's outputs must be finite. Received: a network that "
+            f"gives NaN or infinity for some of the {images}"
+        )
+
+
 def are_probabilities(outputs):
     """Whether rows of outputs, an array, are not negative and sum to 1.
 

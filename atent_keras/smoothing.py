@@ -233,12 +233,7 @@ class SmoothedClassifier:
         counts = []
         for image, place in zip(x, places, strict=True):
             found, finite = tally(image, place, seed, num_samples, classes)
-            if not finite:
-                raise ValueError(
-                    "The network's outputs must be finite. Received: a "
-                    "network that gives NaN or infinity for some of the noisy "
-                    "images"
-                )
+            checks.require_finite(finite, "noisy images")
             counts.append(found)
         return np.stack(counts)
 

@@ -9,7 +9,6 @@ package or not: `.keras` files and folders of SavedModels. Everything lands in
 
 import pathlib
 
-import keras
 import matplotlib
 import numpy as np
 from absl import app
@@ -20,6 +19,7 @@ from matplotlib import pyplot
 import atent_keras as ak
 import named_attacks
 import run_folder
+import saved_networks
 import settings
 from atent_keras.smoothing import require_certifiable
 
@@ -159,41 +159,6 @@ def numbers(flag):
     return found
 
 
-def paths():
-    """The networks' paths, by name."""
-    found = {}
-    for text in FLAGS.model:
-        name, separator, path = text.rpartition("=")
-        path = pathlib.Path(path)
-        name = name if separator else path.resolve().parent.name
-        if name in found or name in ("", ".", "..") or "/" in name:
-            raise ValueError(
-                "--model must give each network a name of its own, without "
-                f"slashes, as NAME=PATH. Received: --model={text}"
-                + (f", and {name!r} before it" if name in found else "")
-            )
-        found[name] = path
-    return found
-
-
-def load(path, flag="model"):
-    """The network of a `.keras` file or of a SavedModel's folder."""
-    if path.is_dir():
-        return ak.load_classifier(path)
-    if path.suffix != ".keras" or not path.is_file():
-        raise FileNotFoundError(
-            f"--{flag} must be a .keras file or a folder that exists. "
-            f"Received: {path}"
-        )
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:
-        raise ValueError(
-            f"--{flag} must be a whole file that `model.save` wrote. Received: "
-            f"{path}, which Keras cannot load: {error}"
-        ) from error
-
-
 def data(limit):
     """The first so many test images and labels; all of them with `None`."""
     if FLAGS.dataset == "digits":
@@ -210,21 +175,6 @@ def few(count):
         return data(count)
     x, y = next(iter(data(count)))
     return x.numpy(), y.numpy()
-
-
-def check_shape(name, model, shape):
-    """Raises a `ValueError` for a network that takes other images."""
-    accepts = getattr(model, "input_shape", None)
-    if accepts is None:  # a subclass, which shows when it is called
-        return
-    accepts = accepts[1:]
-    if len(accepts) != len(shape) or any(
-        size not in (None, given) for size, given in zip(accepts, shape)
-    ):
-        raise ValueError(
-            f"--model must take images of {FLAGS.dataset}, of shape {shape}. "
-            f"Received: {name}, a network for images of shape {accepts}"
-        )
 
 
 def evaluate(models, folders, chosen, checks):
@@ -310,11 +260,13 @@ def main(argv):
         at_radii = curve()
         if numbers("certify"):
             require_certifiable(FLAGS.certify_samples, *CERTIFICATES)
-        found = paths()
-        models = {name: load(path) for name, path in found.items()}
+        found = saved_networks.paths(FLAGS.model)
+        models = {
+            name: saved_networks.load(path) for name, path in found.items()
+        }
         shape = few(1)[0].shape[1:]
         for name, model in models.items():
-            check_shape(name, model, shape)
+            saved_networks.check_shape(name, model, FLAGS.dataset, shape)
         checks = None
         if FLAGS.surrogate and not FLAGS.checks:
             raise ValueError(
@@ -322,7 +274,7 @@ def main(argv):
                 f"--surrogate={FLAGS.surrogate}"
             )
         if FLAGS.checks:
-            surrogate = FLAGS.surrogate and load(
+            surrogate = FLAGS.surrogate and saved_networks.load(
                 pathlib.Path(FLAGS.surrogate), "surrogate"
             )
             checks = ak.MaskingChecks(FLAGS.check_images, surrogate=surrogate)

@@ -230,11 +230,7 @@ class AutoAttack(Attack):
 
         judge = compiled(model, "judge", judge, (any_batch(x), any_batch(y)))
         parts = [judge(x[rows], y[rows]) for rows in chunks(x.shape[0])]
-        if not all(finite for _, finite in parts):
-            raise ValueError(
-                "The network's outputs must be finite. Received: a network "
-                "that gives NaN or infinity for some of the images"
-            )
+        checks.require_finite(all(finite for _, finite in parts))
         return np.concatenate([correct.numpy() for correct, _ in parts])
 
     def get_config(self):

@@ -106,14 +106,13 @@ class Results:
             ValueError: If it is another.
         """
         found = fingerprint(model, shape, bounds)
-        if found["outputs"] == "random" and "weights" not in found:
-            # Nothing tells it from another.
-            if self.known("correct"):
-                raise ValueError(
-                    "`folder` must be new for a network that answers at "
-                    "random and has no weights by which it could be known "
-                    f"again. Received: {self.path}"
-                )
+        nameless = found["outputs"] == "random" and "weights" not in found
+        if nameless and self.known("correct"):
+            raise ValueError(
+                "`folder` must be new for a network that answers at random "
+                "and has no weights by which it could be known again. "
+                f"Received: {self.path}"
+            )
         self.require(**{f"the model's {name}": found[name] for name in found})
 
     def require_batch(self, number, last, digest):

@@ -50,11 +50,8 @@ class Target:
         loss = base_losses.of_model(self.model, y)
         right = accuracy.is_correct(y, outputs, loss)
         answered = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
-        if finite and not tf.reduce_all(answered):
-            raise ValueError(
-                "The network's outputs must be finite. Received: a network "
-                "that gives NaN or infinity for some of the images"
-            )
+        if finite:
+            checks.require_finite(tf.reduce_all(answered))
         return (right & answered).numpy()
 
     def attempt(self, attack, x, y, seed, places):

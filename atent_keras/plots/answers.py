@@ -48,11 +48,7 @@ def require_model(model):
 
 def finite(found):
     """Returns outputs as numbers of the default precision, if they are any."""
-    if not tf.reduce_all(tf.math.is_finite(found)):
-        raise ValueError(
-            "The network's outputs must be finite. Received: a network that "
-            "gives NaN or infinity for some of the images"
-        )
+    checks.require_finite(tf.reduce_all(tf.math.is_finite(found)))
     return tf.cast(found, keras.config.floatx())
 
 

@@ -43,7 +43,8 @@ def decision_boundaries(models, x, y, *, threat_model=None, resolution=200):
 
     Raises:
         ValueError, TypeError: If there is no network or one of more than two
-            classes, or if points and labels do not fit.
+            classes, if points and labels do not fit, if outputs are not
+            finite, or if `resolution` is out of its range.
         ImportError: If matplotlib is not installed.
 
     Example:

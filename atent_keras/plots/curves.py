@@ -33,8 +33,8 @@ def robust_accuracy_curves(reports, *, trained_at=None):
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError, TypeError: If there is no report, or norms, ranges or
-            confidences differ.
+        ValueError, TypeError: If there is no report, if norms, ranges or
+            confidences differ, or if `trained_at` is out of its range.
         ImportError: If matplotlib is not installed.
 
     Example:
