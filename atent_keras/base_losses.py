@@ -79,9 +79,16 @@ def of_model(model, y):
 
 
 def unwrap(loss):
-    """Returns the base loss of a regularized one, else `loss` itself."""
-    base = getattr(loss, "loss", None)
-    return loss if base is None else base
+    """Returns the base loss of a robust one, else `loss` itself."""
+    while getattr(loss, "loss", None) is not None:
+        loss = loss.loss
+    return loss
+
+
+def single(loss):
+    """Takes a model's only loss out of the list or dictionary it came in."""
+    losses = keras.tree.flatten(loss)
+    return losses[0] if len(losses) == 1 else loss
 
 
 def from_logits(loss):

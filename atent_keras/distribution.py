@@ -1,6 +1,7 @@
 """Where it is trained: what a model has to mind under `tf.distribute`."""
 
 import contextlib
+import functools
 import itertools
 import re
 import types
@@ -115,68 +116,85 @@ def step_by_step(model, function):
     return steps
 
 
-def on_replica(model, chain, weights, state, x, y, sample_weight):
-    """Runs a chain on this replica's part of the batch.
+def on_replica(model, step, weights, state, batch):
+    """Makes a training step from this replica's part of the batch.
 
-    Outside of a strategy's replicas, that is `chain(...)` and no more.
+    Outside of a strategy's replicas, that is `step(...)` and no more.
 
-    - With `jit_compile`, XLA compiles the chain, which has no collective.
-    - A replica that got no image of an uneven batch runs the chain with one
-      of zeros, of which nothing is kept: neither loss, gradients nor state.
+    - With `jit_compile`, XLA compiles each part of the step, none of which has
+      a collective.
+    - A replica that got no image of an uneven batch makes its step from one of
+      zeros, which counts nothing, and keeps its state.
     - The state (BatchNormalization's statistics) moves by the mean of what
       the replicas want, so that all of them keep the same.
 
     Args:
         model: A Keras model.
-        chain: Function of the next five that returns a `Step` and the new
-            state.
+        step: Function of `part`, which compiles a function, and of the next
+            three. It returns a `Step` and the new state.
         weights: Values of `model.trainable_variables`.
         state: Values of `model.non_trainable_variables`.
-        x: Images, `(batch, ...)`.
-        y: Labels.
-        sample_weight: Weights of shape `(batch,)`, or `None`.
+        batch: A `Batch`.
 
     Returns:
-        As `chain` does.
+        As `step` does.
     """
     if not tf.distribute.has_strategy() or (
         tf.distribute.in_cross_replica_context()
     ):
-        return chain(weights, state, x, y, sample_weight)
+        return step(_as_it_is, weights, state, batch)
+    part = _as_it_is
     if model.jit_compile:
-        chain = tf.function(chain, autograph=False, jit_compile=True)
-    size = tf.shape(x)[0]
+        part = functools.partial(tf.function, autograph=False, jit_compile=True)
+    size = tf.shape(batch.x)[0]
     some = tf.minimum(size, 1)
-    step, wanted = chain(
+    rows = (batch.x, batch.y, batch.sample_weight)
+    x, y, sample_weight = (_append(one, 1 - some) for one in rows)
+    found, wanted = step(
+        part,
         weights,
         state,
-        *keras.tree.map_structure(
-            lambda rows: _append(rows, 1 - some), (x, y, sample_weight)
+        batch._replace(
+            x=x,
+            y=y,
+            sample_weight=sample_weight,
+            weight=batch.weight * tf.cast(some, keras.config.floatx()),
         ),
     )
-    step = step._replace(
-        loss=step.loss * tf.cast(some, step.loss.dtype),
-        gradients=[
-            None if g is None else g * tf.cast(some, g.dtype)
-            for g in step.gradients
-        ],
-        x_adv=step.x_adv[:size],
-        y_pred=step.y_pred[:size],
-    )
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return step, wanted
+    found = found._replace(x_adv=found.x_adv[:size], y_pred=found.y_pred[:size])
     # Not the mean of the values: those that stay, stay to the last bit.
-    moves = {
-        index: (new - old) * tf.cast(some, new.dtype)
-        for index, (old, new) in enumerate(zip(state, wanted))
-        if new.dtype.is_floating
-    }
-    for index, move in zip(
-        moves, context.all_reduce("MEAN", [*moves.values()]) if moves else []
+    moving = [i for i, value in enumerate(state) if value.dtype.is_floating]
+    moves = [
+        (wanted[i] - state[i]) * tf.cast(some, state[i].dtype) for i in moving
+    ]
+    for i, move in zip(moving, _all_reduce("MEAN", moves)):
+        wanted[i] = state[i] + move
+    return found, wanted
+
+
+def total(gradients):
+    """Sums gradients, of which some may be missing, over all replicas."""
+    there = [i for i, value in enumerate(gradients) if value is not None]
+    gradients = list(gradients)
+    summed = _all_reduce("SUM", [gradients[i] for i in there])
+    for i, value in zip(there, summed):
+        gradients[i] = value
+    return gradients
+
+
+def _all_reduce(how, values):
+    """Reduces a list of values over the replicas, if there are several."""
+    if (
+        not values
+        or tf.distribute.in_cross_replica_context()
+        or tf.distribute.get_strategy().num_replicas_in_sync == 1
     ):
-        wanted[index] = state[index] + move
-    return step, wanted
+        return values
+    return tf.distribute.get_replica_context().all_reduce(how, values)
+
+
+def _as_it_is(function):
+    return function
 
 
 def predict(model, x):

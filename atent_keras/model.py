@@ -1,16 +1,19 @@
-"""Who trains: a Keras model whose training step runs the chain."""
+"""Who trains: a Keras model whose training step is that of a robust loss."""
 
 import functools
 
 import keras
 import tensorflow as tf
 
+from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import distribution
+from atent_keras import version
+from atent_keras.losses import outside
 
 
 @keras.saving.register_keras_serializable("atent_keras")
-class ATENTModel(keras.Model):
+class RobustModel(keras.Model):
     """A Keras model that `fit` trains to be adversarially robust.
 
     ```python
@@ -19,35 +22,31 @@ class ATENTModel(keras.Model):
     ```
 
     Everything else is Keras's: `fit` takes whatever Keras takes and logs the
-    averaged loss, and the metrics at the chain's last point. `evaluate`,
+    robust loss, and the metrics at the last points that it found. `evaluate`,
     `predict` and `export` see a plain classifier. Images are floating-point
     numbers within the bounds of the loss's threat model, of shape
     `(batch, ...)`; the network gives one row of classes per image.
 
-    It is used in Keras's three ways: from tensors, `ATENTModel(inputs,
+    It is used in Keras's three ways: from tensors, `RobustModel(inputs,
     outputs)`, which also wraps a model that exists; by subclassing, with a
     `call` of one's own; and by subclasses that pass tensors to
     `super().__init__(inputs, outputs)`.
 
-    `compile` wants an `atent_keras.ATENTRegularizedLoss`, or another loss
-    with a method `value_and_gradients` of the same form.
+    `compile` wants one of `atent_keras.losses`, or another loss with a method
+    `value_and_gradients` of the same form.
 
-    The chain's noise is a function of the model's `seed_generator`, whose
-    seed `keras.utils.set_random_seed` determines, and of the optimizer's
-    iteration.
+    What is random in a step is a function of the model's `seed_generator`,
+    whose seed `keras.utils.set_random_seed` determines, and of the number of
+    steps that the optimizer has seen.
 
     Example:
 
     >>> inputs = keras.Input((28, 28, 1))
     >>> x = keras.layers.Flatten()(inputs)
-    >>> model = atent_keras.ATENTModel(inputs, keras.layers.Dense(10)(x))
-    >>> loss = atent_keras.ATENTRegularizedLoss.from_preset("mnist_linf")
+    >>> model = atent_keras.RobustModel(inputs, keras.layers.Dense(10)(x))
+    >>> loss = atent_keras.TRADESLoss.from_preset("mnist_linf")
     >>> model.compile("adam", loss=loss, metrics=["accuracy"])
     >>> model.fit(x_train, y_train, epochs=10)
-
-    References:
-    - Jagatap et al., "Adversarially robust learning via entropic
-      regularization", Frontiers in AI 2022, https://arxiv.org/abs/2008.12338.
     """
 
     def __new__(cls, *args, **kwargs):
@@ -66,9 +65,11 @@ class ATENTModel(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        _require_robust(self.loss)
-        step = self.loss.value_and_gradients(
-            self, x, y, sample_weight, seed=self._step_seed()
+        self._require_robust()
+        weight = _compiled(self, "_user_loss_weights")
+        settings = {} if weight is None else {"loss_weight": base_losses.single(weight)}
+        step = self._robust_loss.value_and_gradients(
+            self, x, y, sample_weight, seed=self._step_seed(), **settings
         )
         self.optimizer.apply_gradients(
             # The optimizer divides by its loss scale, if it has one.
@@ -82,6 +83,10 @@ class ATENTModel(keras.Model):
         y_pred = distribution.predict(self, x)
         loss = self.compute_loss(x, y, y_pred, sample_weight, training=False)
         return self._log(loss, x, y, y_pred, sample_weight)
+
+    def compute_loss(self, *args, **kwargs):
+        with outside.within_robust_model():
+            return super().compute_loss(*args, **kwargs)
 
     def predict_step(self, data):
         x, *_ = keras.utils.unpack_x_y_sample_weight(data)
@@ -125,7 +130,9 @@ class ATENTModel(keras.Model):
         super()._maybe_symbolic_build(data_batch=data_batch)
 
     def perturb(self, x, y, seed=None):
-        """Returns the chain's last points, with the network in inference mode.
+        """Returns what the compiled loss's attack finds, in inference mode.
+
+        The attack climbs its own loss, else the base loss, in the whole radius.
 
         Args:
             x: Floating-point images within the threat model's bounds, of
@@ -138,11 +145,16 @@ class ATENTModel(keras.Model):
             A tensor of images, of the shape of `x`.
 
         Raises:
-            ValueError, TypeError: If the model is not compiled with an
-                `ATENTRegularizedLoss`, or images and labels do not fit.
+            ValueError, TypeError: If the model is not compiled with a robust
+                loss that has an attack, or images and labels do not fit.
         """
-        _require_robust(self.loss)
-        return self.loss.sampler(self, x, y, seed=seed)
+        self._require_robust()
+        if not hasattr(self._robust_loss, "attack"):
+            raise ValueError(
+                "The compiled loss must have an `attack`. Received: "
+                f"loss={self._robust_loss!r}"
+            )
+        return self._robust_loss.attack(self, x, y, seed=seed)
 
     # Keras's own loops, with a look at the data before they start.
 
@@ -156,7 +168,7 @@ class ATENTModel(keras.Model):
         steps_per_epoch=None,
         **kwargs,
     ):
-        _require_robust(self.loss)
+        self._require_robust()
         distribution.check(self)
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
@@ -186,42 +198,115 @@ class ATENTModel(keras.Model):
         distribution.check(self)
         # `fit` has looked at its validation data already.
         looked_at = kwargs.get("_use_cached_eval_dataset", False)
-        if hasattr(self.loss, "sampler") and not looked_at:
+        if hasattr(self._robust_loss, "threat_model") and not looked_at:
             x, y = checks.guard(x, y, self._check)
         with checks.plain_errors(), distribution.lost_workers(self):
             return super().evaluate(x, y, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, *args, **kwargs):
-        _require_robust(self.loss)
+        self._require_robust()
         distribution.check(self)
         x, y = checks.guard(x, y, self._check)
         return super().train_on_batch(x, y, *args, **kwargs)
 
+    def compile_from_config(self, config):
+        try:
+            super().compile_from_config(config)
+        except TypeError as error:
+            raise ValueError(
+                "The loss, the optimizer and the metrics must be known to this "
+                f"version of atent_keras, {version.__version__}, or be given "
+                f"as `custom_objects`. Received: {error}"
+            ) from error
+
+    def __reduce__(self):
+        # Pickle finds the functional twin of a class under no name; what
+        # loads a model is the same for all.
+        unpickle, arguments = super().__reduce__()
+        return getattr(RobustModel, unpickle.__name__), arguments
+
+    @property
+    def loss(self):
+        """The compiled loss, which only `compile` can change."""
+        return self.__dict__.get("_compiled_loss")
+
+    @loss.setter
+    def loss(self, loss):
+        parts = keras.tree.flatten(loss)
+        known = keras.tree.flatten(_compiled(self, "_user_loss", loss))
+        if loss is not None and list(map(id, parts)) != list(map(id, known)):
+            raise AttributeError(
+                "The loss is a constant of the compiled step. Call `compile` "
+                "with the other one; a radius that changes during training is "
+                f"a robust loss's `radius_schedule`. Received: loss={loss!r}"
+            )
+        self.__dict__["_compiled_loss"] = loss
+
+    @property
+    def _robust_loss(self):
+        return base_losses.single(self.loss)
+
+    def _require_robust(self):
+        loss, name = self._robust_loss, type(self).__name__
+        if not hasattr(loss, "value_and_gradients"):
+            raise ValueError(
+                f"{name} must be compiled with a robust loss, since with a "
+                "plain Keras loss it would train a plain, not a robust "
+                "network. Wrap the loss: `model.compile(optimizer, "
+                "loss=atent_keras.ATENTRegularizedLoss(loss, sampler))`, or "
+                "take another one of atent_keras.losses. Received: "
+                f"loss={loss!r}"
+            )
+
     def _check(self, x, y):
-        threat_model = self.loss.sampler.threat_model
+        loss = self._robust_loss
         # A model that this builds belongs to its strategy.
         with self.distribute_strategy.scope():
-            return checks.batch(self, self.loss, threat_model, x, y)
+            if hasattr(loss, "check"):
+                return loss.check(self, x, y)
+            return x, y
 
     def _step_seed(self):
         """The seed of this step on this replica."""
         fold_in = tf.random.experimental.stateless_fold_in
         seed = tf.cast(self.seed_generator.state.value, tf.int64)
-        seed = fold_in(seed, self.optimizer.iterations.value)
+        seed = fold_in(seed, self._steps_seen.value)
         context = tf.distribute.get_replica_context()
         return fold_in(seed, context.replica_id_in_sync_group)
 
+    @property
+    def _steps_seen(self):
+        """The optimizer's count of steps, each of an accumulation its own."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        return next(v for v in optimizer.variables if v.name == "iteration")
 
-def _require_robust(loss):
-    if not hasattr(loss, "value_and_gradients"):
-        raise ValueError(
-            "ATENTModel must be compiled with an "
-            "`atent_keras.ATENTRegularizedLoss`, since with a plain Keras "
-            "loss it would train a plain, not a robust network. Wrap the loss:"
-            " `model.compile(optimizer, "
-            "loss=atent_keras.ATENTRegularizedLoss(loss, sampler))`. "
-            f"Received: loss={loss!r}"
-        )
+
+@keras.saving.register_keras_serializable("atent_keras")
+class ATENTModel(RobustModel):
+    """A Keras model that `fit` trains by ATENT.
+
+    It is a `RobustModel`, under the name of the method that this package is
+    about, and takes the other robust losses, too.
+
+    Example:
+
+    >>> inputs = keras.Input((28, 28, 1))
+    >>> x = keras.layers.Flatten()(inputs)
+    >>> model = atent_keras.ATENTModel(inputs, keras.layers.Dense(10)(x))
+    >>> loss = atent_keras.ATENTRegularizedLoss.from_preset("mnist_linf")
+    >>> model.compile("adam", loss=loss, metrics=["accuracy"])
+    >>> model.fit(x_train, y_train, epochs=10)
+
+    References:
+    - Jagatap et al., "Adversarially robust learning via entropic
+      regularization", Frontiers in AI 2022, https://arxiv.org/abs/2008.12338.
+    """
+
+
+def _compiled(model, name, default=None):
+    """What `compile` was given, which Keras keeps under no public name."""
+    compiled = model.__dict__.get("_compile_loss")
+    return getattr(compiled, name, default)
 
 
 def _from_tensors(args, kwargs):
@@ -244,7 +329,7 @@ def _single(tensors):
 def _functional(cls):
     """Returns `cls` with Keras's functional models among its bases.
 
-    Keras would put them among the bases of `ATENTModel` itself, for good, and
+    Keras would put them among the bases of `RobustModel` itself, for good, and
     no other subclass could then have a `call` of its own. So each class gets
     a functional twin of the same name instead.
     """

@@ -4,6 +4,7 @@ Everything here is pure arithmetic on batches: the first axis counts examples,
 and every norm is taken over all the others.
 """
 
+import copy
 import dataclasses
 import math
 import numbers
@@ -77,6 +78,17 @@ class ThreatModel:
     def clip(self, x_adv):
         """Clips images to the box."""
         return tf.clip_by_value(x_adv, *self.bounds)
+
+    def scaled(self, share):
+        """Returns the threat model with a share of its radius.
+
+        Args:
+            share: Scalar tensor in [0, 1]; the result is for use within the
+                tensor's graph.
+        """
+        scaled = copy.copy(self)
+        object.__setattr__(scaled, "epsilon", share * self.epsilon)
+        return scaled
 
     def norm(self, perturbation):
         """Returns each perturbation's norm, of shape `(batch,)`."""
@@ -223,9 +235,9 @@ class L2(ThreatModel):
     def project(self, x, x_adv):
         perturbation = x_adv - x
         length = tf.maximum(self.norm(perturbation), self.epsilon)
-        shrink = tf.math.divide_no_nan(
-            tf.cast(self.epsilon, length.dtype), length
-        )
+        # A cast would take the number through float32.
+        epsilon = tf.convert_to_tensor(self.epsilon, length.dtype)
+        shrink = tf.math.divide_no_nan(epsilon, length)
         return x + perturbation * per_example(shrink, perturbation)
 
     def ascent_direction(self, gradient):

@@ -74,7 +74,8 @@ def test_all_forms_live_together(order, batch):
         model = FORMS[index]()
         assert isinstance(model, ak.ATENTModel)
         assert model(batch[0]).shape == (32, 10)
-    assert ak.ATENTModel.__bases__ == (keras.Model,)
+    assert ak.RobustModel.__bases__ == (keras.Model,)
+    assert ak.ATENTModel.__bases__ == (ak.RobustModel,)
     assert Subclassed.__bases__ == FromTensors.__bases__ == (ak.ATENTModel,)
 
 

@@ -1,5 +1,6 @@
 """The loop that every iterative attack shares."""
 
+import copy
 import dataclasses
 import functools
 import warnings
@@ -167,14 +168,12 @@ class Attack:
                 function of its chain.
         """
 
-        def gradient(x_adv, state):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x_adv)
-                losses = base_losses.per_example(loss, y, predict(x_adv))
-            return base_losses.input_gradient(tape, losses, x_adv), state
+        def losses_at(x_adv, state):
+            return base_losses.per_example(loss, y, predict(x_adv)), state
 
         noise = noise_of(0)
-        return self.climb(x, self.start(x, noise), gradient, noise)[0]
+        start = self.start(x, noise)
+        return self.climb(x, start, ascent(losses_at), noise)[0]
 
     def __call__(self, model, x, y, seed=None, first=0):
         x = checks.images(x, self.threat_model.bounds)
@@ -260,6 +259,22 @@ class Attack:
                 stacklevel=3,
             )
 
+    def scaled(self, share):
+        """Returns the attack within a share of the radius, in shorter steps.
+
+        Args:
+            share: Scalar tensor in [0, 1], by which `epsilon` and the length
+                of a step are multiplied.
+        """
+        threat_model = self.threat_model.scaled(share)
+        scaled = replaced(self, threat_model=threat_model)
+        step_size = getattr(self, "step_size", None)
+        if is_finite(step_size):
+            return replaced(scaled, step_size=share * step_size)
+        if step_size is not None:
+            return replaced(scaled, step_size=lambda k: share * step_size(k))
+        return scaled
+
     def get_config(self):
         config = {
             field.name: getattr(self, field.name)
@@ -278,6 +293,35 @@ class Attack:
                     config[name]
                 )
         return cls(**config)
+
+
+def ascent(losses_at):
+    """Returns what `climb` asks for: the gradient of each example's own loss.
+
+    Args:
+        losses_at: Function from `(x_adv, state)` to the losses, `(batch,)`,
+            and a new state.
+    """
+
+    def gradient(x_adv, state):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x_adv)
+            losses, state = losses_at(x_adv, state)
+        return base_losses.input_gradient(tape, losses, x_adv), state
+
+    return gradient
+
+
+def replaced(frozen, **settings):
+    """Returns a copy of a frozen dataclass with other settings.
+
+    Unlike `dataclasses.replace` it takes tensors, being for use within one
+    graph, and does without the class's `__init__`.
+    """
+    other = copy.copy(frozen)
+    for name, value in settings.items():
+        object.__setattr__(other, name, value)
+    return other
 
 
 def chunks(count):

@@ -84,7 +84,7 @@ class PGD(Attack):
         step_size = self.step_size
         if step_size is None:
             step_size = 2.5 * self.threat_model.epsilon / self.num_steps
-        elif self._scheduled:
+        elif callable(step_size):
             step_size = tf.cast(step_size(k - 1), x.dtype)
         x_adv += step_size * self.threat_model.ascent_direction(gradient)
         return self.threat_model.clip(self.threat_model.project(x, x_adv))

@@ -1,7 +1,6 @@
 """Stochastic gradient Langevin dynamics: a cloud of high-loss points."""
 
 import dataclasses
-import math
 
 import keras
 import tensorflow as tf
@@ -29,14 +28,14 @@ def langevin_step(x_adv, drift, noise, step_size, noise_scale):
         x_adv: Where the chain stands, of any shape.
         drift: The deterministic part of the step, of the same shape.
         noise: N(0, 1) draws of the same shape.
-        step_size: Float, the time that a step takes.
+        step_size: Float or scalar tensor, the time that a step takes.
         noise_scale: Float, the square root of the temperature.
 
     References:
     - Welling & Teh, "Bayesian learning via stochastic gradient Langevin
       dynamics", ICML 2011.
     """
-    return x_adv + drift + noise_scale * math.sqrt(2 * step_size) * noise
+    return x_adv + drift + noise_scale * (2 * step_size) ** 0.5 * noise
 
 
 @keras.saving.register_keras_serializable("atent_keras")

@@ -335,11 +335,21 @@ def test_it_is_the_base_loss_to_keras(batch):
     x, y = batch
     y_pred = small_network()(x)
     loss = small_loss()
-    np.testing.assert_allclose(loss(y, y_pred), cross_entropy()(y, y_pred))
+    with pytest.warns(UserWarning, match="plain Keras loss .* RobustModel"):
+        value = loss(y, y_pred)
+    np.testing.assert_allclose(value, cross_entropy()(y, y_pred))
     assert loss.call(y, y_pred).shape == (32,)
     plain = small_network()
     plain.compile("sgd", loss=loss)
+    # Once for each loss.
     assert np.isfinite(plain.evaluate(x, y, verbose=0))
+
+
+def test_a_plain_model_does_not_train_by_it_in_silence(batch):
+    plain = small_network()
+    plain.compile("sgd", loss=small_loss())
+    with pytest.warns(UserWarning, match="plain, not robust training"):
+        plain.fit(*batch, verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import atent_keras as ak
 
-FOLDER = pathlib.Path(__file__).parent / "golden"
+FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 FILES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 WEIGHTS = [
     f"{layer}_{kind}"

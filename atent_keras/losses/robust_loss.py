@@ -1,0 +1,371 @@
+"""What every robust loss has: checks, noise, replicas, state, one step."""
+
+import operator
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import checks
+from atent_keras import distribution
+from atent_keras import version
+from atent_keras.attacks import noise as noise_lib
+from atent_keras.losses import outside
+from atent_keras.losses.network import Network
+
+
+class Step(NamedTuple):
+    """What one training step needs to know.
+
+    Attributes:
+        loss: Scalar, the robust loss plus the regularization losses.
+        gradients: The loss's gradients, in the order of
+            `model.trainable_variables`, not scaled: an optimizer that divides
+            by a loss scale wants them through its `scale_loss`.
+        x_adv: The last points that were found, `(batch, ...)`.
+        y_pred: The network's outputs there, `(batch, classes)`.
+    """
+
+    loss: tf.Tensor
+    gradients: list
+    x_adv: tf.Tensor
+    y_pred: tf.Tensor
+
+
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        x: Images, `(batch, ...)`.
+        y: Labels.
+        sample_weight: Weights of shape `(batch,)`, or `None`.
+        weight: What the mean over the batch counts; 0 for a stand-in where a
+            replica got no image.
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    sample_weight: tf.Tensor
+    weight: float
+
+
+class Losses(NamedTuple):
+    """What a method says of one set of points.
+
+    Attributes:
+        values: The loss of each example, `(batch,)`.
+        y_pred: The network's outputs at the points, `(batch, classes)`.
+        state: The network's state after the passes.
+        penalties: The regularization losses of one of the passes.
+    """
+
+    values: tf.Tensor
+    y_pred: tf.Tensor
+    state: list
+    penalties: list
+
+
+class RobustLoss(keras.losses.Loss):
+    """Base class: finds points around each image, and learns from them.
+
+    ```python
+    points = loss.points(network, x, y)                 # constants
+    gradient(mean(loss.losses(network, points, x, y)))  # by the weights
+    ```
+
+    A method of robust training says in `points` where it looks, and in
+    `losses` what it minimizes there. Both are pure functions of a `Network`
+    and its state, so that steps compile, also on each replica of a
+    `tf.distribute` strategy; everything else lives here. Settings are
+    read-only: they are constants of the compiled step.
+
+    As a plain Keras loss, `loss(y_true, y_pred)` is the base loss, so that
+    `evaluate` judges the network on the data as they are.
+
+    Args:
+        loss: The base loss: a Keras loss (name, config or instance), which
+            gives one value per example.
+        attack: One of `atent_keras.attacks`, by which points are found.
+        radius_schedule: A schedule of `keras.optimizers.schedules`: its value
+            at the optimizer's iteration, clipped to [0, 1], multiplies
+            `epsilon` and the length of a step. Evaluation, and training
+            without an optimizer, know the whole radius only. Defaults to
+            `None`: the whole radius throughout.
+        reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
+            (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
+        name: Optional name of the loss.
+        dtype: The dtype of the loss's computations. Defaults to `None`,
+            `keras.config.floatx()`.
+
+    Raises:
+        ValueError, TypeError: If a setting is out of its range.
+    """
+
+    # Names of the arguments, for configurations and `repr`.
+    arguments = ("loss", "attack", "radius_schedule")
+
+    def __init__(
+        self,
+        loss,
+        attack,
+        radius_schedule=None,
+        reduction="sum_over_batch_size",
+        name=None,
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        if self.reduction in (None, "none"):
+            raise ValueError(
+                "`reduction` must reduce the batch to a scalar. Received: "
+                f"reduction={reduction!r}"
+            )
+        self._loss = base_losses.get(loss)
+        self._attack = attack
+        self._radius_schedule = _schedule(radius_schedule)
+        self._reduce = _Reduction("reduction", self.reduction, dtype)
+
+    # Constants of the compiled step, hence read-only.
+    loss = property(operator.attrgetter("_loss"))
+    attack = property(operator.attrgetter("_attack"))
+    radius_schedule = property(operator.attrgetter("_radius_schedule"))
+
+    @property
+    def threat_model(self):
+        """Where the points may be."""
+        return self.attack.threat_model
+
+    def points(self, network, state, batch, attack, seed):
+        """Finds the points to learn from.
+
+        Args:
+            network: A `Network`.
+            state: Its state.
+            batch: A `Batch`.
+            attack: `self.attack`, at the radius of this step.
+            seed: Tensor of two integers, from which all randomness follows.
+
+        Returns:
+            List of points, each `(batch, ...)`, the last one being the one to
+            show; and the new state.
+        """
+        raise NotImplementedError
+
+    def losses(self, network, state, x_adv, batch):
+        """Returns the `Losses` at one set of points."""
+        raise NotImplementedError
+
+    def shares(self, count):
+        """Returns what each of so many sets of points counts."""
+        return [1.0] * count
+
+    def call(self, y_true, y_pred):
+        return base_losses.per_example(self.loss, y_true, y_pred)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        outside.warn(self)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def check(self, model, x, y):
+        """Returns images and labels, checked against model and loss.
+
+        Raises:
+            ValueError, TypeError: If they do not fit each other.
+        """
+        return checks.batch(model, self, self.threat_model, x, y)
+
+    def value_and_gradients(
+        self, model, x, y, sample_weight=None, seed=None, loss_weight=1.0
+    ):
+        """Returns the robust loss and its gradients, for one batch.
+
+        The network's non-trainable state (BatchNorm's statistics, the seeds
+        of Dropout) is updated; its weights are not.
+
+        Args:
+            model: A Keras model; built from the images' shape if need be.
+            x: Floating-point images within the threat model's bounds, of
+                shape `(batch, ...)`.
+            y: Labels, as the base loss wants them.
+            sample_weight: Optional weights of shape `(batch,)`. They weigh
+                the loss of the network, not the ascent.
+            seed: Integer or tensor of two integers, from which all of the
+                chain's noise follows. Defaults to `None`: fresh randomness in
+                every call.
+            loss_weight: Float, by which the loss is multiplied, but not the
+                regularization losses: `compile`'s `loss_weights`. Defaults to
+                1.
+
+        Returns:
+            A `Step`: `loss`, `gradients`, `x_adv` and `y_pred`. Under a
+            `tf.distribute` strategy, `loss` and `gradients` are the replica's
+            share of the global batch's.
+
+        Raises:
+            ValueError, TypeError: If images, labels, network and loss do not
+                fit each other.
+        """
+        x, y = self.check(model, x, y)
+        seed, attack = noise_lib.as_seed(seed), self._attack_of(model)
+
+        def step(part, weights, state, batch):
+            return self._step(part, model, weights, state, batch, attack, seed)
+
+        step, state = distribution.on_replica(
+            model,
+            step,
+            [tf.convert_to_tensor(v) for v in model.trainable_variables],
+            [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
+            Batch(x, y, sample_weight, loss_weight),
+        )
+        for variable, value in zip(model.non_trainable_variables, state):
+            variable.assign(value)
+        return step
+
+    def _attack_of(self, model):
+        """The attack, at the radius of the step that is to be made."""
+        optimizer = getattr(model, "optimizer", None)
+        if self.radius_schedule is None or optimizer is None:
+            return self.attack
+        iteration = tf.convert_to_tensor(optimizer.iterations)
+        share = tf.cast(self.radius_schedule(iteration), keras.config.floatx())
+        return self.attack.scaled(tf.clip_by_value(share, 0, 1))
+
+    def _step(self, part, model, weights, state, batch, attack, seed):
+        """Makes a step; `part` compiles what one replica does by itself."""
+
+        def whole(weights, state, batch):
+            network = Network(model, weights, self.dtype)
+            return self.find_and_learn(network, state, batch, attack, seed)
+
+        return part(whole)(weights, state, batch)
+
+    def find_and_learn(self, network, state, batch, attack, seed):
+        """Finds the points and learns from them; see `points`.
+
+        Returns:
+            A `Step`, and the new state.
+        """
+        points, state = self.points(network, state, batch, attack, seed)
+        return self.learn(network, state, points, batch)
+
+    def learn(self, network, state, points, batch, penalized=True):
+        """Returns the loss at given points, and its gradients by weights.
+
+        Args:
+            network: A `Network`, whose weights may be others than the ones
+                with which the points were found.
+            state: Its state.
+            points: List of points, each `(batch, ...)`.
+            batch: The `Batch` that they belong to.
+            penalized: Boolean, whether regularization losses count.
+
+        Returns:
+            A `Step`, and the new state.
+        """
+        loss, gradients = 0.0, [None] * len(network.weights)
+        shares = self.shares(len(points))
+        for number, (share, point) in enumerate(zip(shares, points), start=1):
+            # The weights' own penalties count once.
+            last = number == len(points)
+            step, state = self._learn_at(
+                network, state, point, batch, share, penalized and last
+            )
+            loss += step.loss
+            gradients = list(map(_sum, gradients, step.gradients))
+        return step._replace(loss=loss, gradients=gradients), state
+
+    def _learn_at(self, network, state, x_adv, batch, share, penalized):
+        """Passes one set of points; see `learn`."""
+        scale = network.loss_scale
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(network.weights)
+            losses = self.losses(network, state, x_adv, batch)
+            loss = share * self.mean(losses.values, batch)
+            if penalized:
+                loss += _share_of_replica(losses.penalties, loss.dtype)
+            scaled = scale * loss
+        # A weight that nothing depends on has no gradient, as in Keras.
+        gradients = [
+            None if one is None else tf.convert_to_tensor(one) / scale
+            for one in tape.gradient(scaled, network.weights)
+        ]
+        return Step(loss, gradients, x_adv, losses.y_pred), losses.state
+
+    def mean(self, values, batch):
+        """Reduces one value per example to the batch's loss, a scalar."""
+        reduced = self._reduce(values, values, batch.sample_weight)
+        return reduced * batch.weight
+
+    def get_config(self):
+        config = {**super().get_config(), "version": version.__version__}
+        config["dtype"] = self.dtype
+        for name in self.arguments:
+            value = getattr(self, name)
+            if name == "loss" and not isinstance(value, keras.losses.Loss):
+                value = keras.losses.serialize(value)
+            config[name] = keras.saving.serialize_keras_object(value)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        written_by = config.pop("version", "0.1.0")
+        try:
+            for name, value in config.items():
+                if isinstance(value, dict):
+                    config[name] = keras.saving.deserialize_keras_object(value)
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(
+                "The settings must be known to this version of atent_keras, "
+                f"{version.__version__}. Received: those of version "
+                f"{written_by}: {error}"
+            ) from error
+
+    def __repr__(self):
+        settings = {name: getattr(self, name) for name in self.arguments}
+        if settings.get("radius_schedule") is None:
+            settings.pop("radius_schedule", None)
+        listed = ", ".join(f"{name}={v!r}" for name, v in settings.items())
+        return f"{type(self).__name__}({listed})"
+
+
+class _Reduction(keras.losses.Loss):
+    """Keras's reduction of a batch, for losses that are already known."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def _schedule(schedule):
+    if schedule is None:
+        return None
+    kind = keras.optimizers.schedules.LearningRateSchedule
+    if not isinstance(schedule, kind):
+        raise TypeError(
+            "`radius_schedule` must be one of keras.optimizers.schedules. "
+            f"Received: radius_schedule={schedule!r}"
+        )
+    with tf.init_scope():
+        first = float(schedule(0))
+    if not 0 <= first <= 1:
+        raise ValueError(
+            "`radius_schedule` must give a share of the radius, from 0 to 1. "
+            f"Received: {first:g} at iteration 0"
+        )
+    return schedule
+
+
+def _sum(one, other):
+    """Adds gradients, of which either may be missing."""
+    return other if one is None else one if other is None else one + other
+
+
+def _share_of_replica(penalties, dtype):
+    """Sums regularization losses, once for all replicas together."""
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    total = tf.zeros((), dtype)
+    for penalty in penalties:
+        total += tf.cast(tf.reduce_sum(penalty), dtype)
+    return total / replicas

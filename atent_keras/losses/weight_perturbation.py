@@ -1,0 +1,143 @@
+"""AWP: any robust loss, at weights that were made worse first."""
+
+import operator
+
+import keras
+import tensorflow as tf
+
+from atent_keras import checks
+from atent_keras import distribution
+from atent_keras.losses.network import Network
+from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import is_finite
+
+# Whose norms are safe at zero, and where squares would underflow.
+_BALL = L2(0.0)
+
+
+@keras.saving.register_keras_serializable("atent_keras")
+class AdversarialWeightPerturbation(RobustLoss):
+    """A robust loss, at the weights' worst neighbours.
+
+    ```python
+    points = loss.points(f, x, y)
+    for w in kernels:
+        g = gradient(loss.at(points), w)
+        perturbed[w] = w + gamma * norm(w) * g / norm(g)
+    gradient(loss.at(points) + penalties, perturbed)    # applied to w
+    ```
+
+    The points are found once, with the weights as they are. Kernels, that is
+    weights of two or more dimensions, are perturbed each by its own length;
+    biases and BatchNorm are not. The step is made from the unperturbed
+    weights, which the model keeps throughout: the perturbed ones are only
+    handed to the network.
+
+    Args:
+        loss: Any other robust loss, such as `AdversarialLoss`, `TRADESLoss` or
+            `ATENTRegularizedLoss`.
+        gamma: Float, at least 0, the perturbation's length in units of the
+            weight's own: 0.005 and 0.01 are the authors' choices.
+        warmup_steps: Integer, at least 0, the iterations of the optimizer
+            before the first perturbation. Without an optimizer there is no
+            warm-up. Defaults to 0.
+        name: Optional name of the loss.
+
+    Raises:
+        ValueError, TypeError: If a setting is out of its range; in a step, if
+            the network has no weight of two or more dimensions.
+
+    Example:
+
+    >>> loss = atent_keras.AdversarialWeightPerturbation(
+    ...     atent_keras.TRADESLoss(attack), gamma=0.005
+    ... )
+    >>> model.compile("adam", loss=loss)
+
+    References:
+    - Wu et al., "Adversarial weight perturbation helps robust generalization",
+      NeurIPS 2020, https://arxiv.org/abs/2004.05884.
+    """
+
+    arguments = ("loss", "gamma", "warmup_steps")
+
+    def __init__(self, loss, gamma, warmup_steps=0, name=None):
+        if not isinstance(loss, RobustLoss) or isinstance(
+            loss, AdversarialWeightPerturbation
+        ):
+            raise TypeError(
+                "`loss` must be another robust loss, such as "
+                "`atent_keras.TRADESLoss(attack)`. Received: "
+                f"loss={loss!r}"
+            )
+        if not is_finite(gamma) or gamma < 0:
+            raise ValueError(
+                "`gamma` must be a finite number, at least 0. Received: "
+                f"gamma={gamma!r}"
+            )
+        checks.require_count(0, warmup_steps=warmup_steps)
+        super().__init__(
+            loss,
+            loss.attack,
+            loss.radius_schedule,
+            loss.reduction,
+            name,
+            loss.dtype,
+        )
+        self._gamma = float(gamma)
+        self._warmup_steps = int(warmup_steps)
+
+    gamma = property(operator.attrgetter("_gamma"))
+    warmup_steps = property(operator.attrgetter("_warmup_steps"))
+
+    def call(self, y_true, y_pred):
+        return self.loss.call(y_true, y_pred)
+
+    def check(self, model, x, y):
+        x, y = self.loss.check(model, x, y)
+        weights = model.trainable_variables
+        if not any(len(weight.shape) > 1 for weight in weights):
+            raise ValueError(
+                "The network must have a trainable weight of two or more "
+                "dimensions to perturb. Received: weights of shapes "
+                f"{[tuple(weight.shape) for weight in weights]}"
+            )
+        return x, y
+
+    def _step(self, part, model, weights, state, batch, attack, seed):
+        inner, awake = self.loss, self._is_awake(model)
+        if not self.gamma:
+            return inner._step(part, model, weights, state, batch, attack, seed)
+
+        def find(weights, state, batch):
+            network = Network(model, weights, inner.dtype)
+            points, state = inner.points(network, state, batch, attack, seed)
+            proxy, _ = inner.learn(network, state, points, batch, False)
+            return points, state, proxy.gradients
+
+        def learn(weights, state, points, batch):
+            network = Network(model, weights, inner.dtype)
+            return inner.learn(network, state, points, batch)
+
+        points, state, worse = part(find)(weights, state, batch)
+        perturbed = [
+            self._perturbed(weight, gradient, awake)
+            for weight, gradient in zip(weights, distribution.total(worse))
+        ]
+        return part(learn)(perturbed, state, points, batch)
+
+    def _is_awake(self, model):
+        """Whether the warm-up is over."""
+        optimizer = getattr(model, "optimizer", None)
+        if not self.warmup_steps or optimizer is None:
+            return True
+        return tf.convert_to_tensor(optimizer.iterations) >= self.warmup_steps
+
+    def _perturbed(self, weight, gradient, awake):
+        """Moves a kernel along a gradient, by `gamma` of its own length."""
+        if gradient is None or weight.shape.rank < 2:
+            return weight
+        length = self.gamma * tf.cast(awake, weight.dtype)
+        length *= _BALL.norm(weight[None])[0]
+        return weight + length * _BALL.ascent_direction(gradient[None])[0]
