@@ -127,6 +127,13 @@ class AdversarialWeightPerturbation(RobustLoss):
         ]
         return part(learn)(perturbed, state, points, batch)
 
+    def get_config(self):
+        config = super().get_config()
+        # Those of the loss around which it is.
+        for name in ("reduction", "dtype"):
+            del config[name]
+        return config
+
     def _is_awake(self, model):
         """Whether the warm-up is over."""
         optimizer = getattr(model, "optimizer", None)
