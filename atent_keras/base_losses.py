@@ -138,6 +138,10 @@ def per_example(loss, y, y_pred):
     return losses
 
 
+class NoGradientError(ValueError):
+    """What is climbed does not depend on the images."""
+
+
 def input_gradient(tape, losses, x_adv, output_gradients=None):
     """Returns the gradient of each example's own loss at `x_adv`.
 
@@ -148,11 +152,11 @@ def input_gradient(tape, losses, x_adv, output_gradients=None):
         output_gradients: The weights of the losses. Defaults to 1.
 
     Raises:
-        ValueError: If the losses do not depend on `x_adv`.
+        NoGradientError: If the losses do not depend on `x_adv`.
     """
     gradient = tape.gradient(losses, x_adv, output_gradients)
     if gradient is None:
-        raise ValueError(
+        raise NoGradientError(
             "The loss must depend on the images, differentiably in "
             "TensorFlow. Received: a network without a gradient by its input"
         )

@@ -12,13 +12,13 @@ import inspect
 import numbers
 import re
 import types
-import weakref
 
 import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.memory import Memory
 
 # Resizing and decoding leave rounding errors outside the box; forgive those.
 _TOLERANCE = 1e-5
@@ -215,8 +215,8 @@ def batch(model, loss, threat_model, x, y):
     return x, labels_fit(y, loss, classes)
 
 
-# {model: {what it was looked at for: classes}}: a network is probed once.
-_probed = weakref.WeakKeyDictionary()
+# The number of a network's outputs: it is probed once.
+_probed = Memory()
 
 
 def network(model, loss, shape, bounds):
@@ -234,15 +234,13 @@ def network(model, loss, shape, bounds):
             `loss` expects probabilities, or the reverse.
     """
     shape = tuple(shape)[1:]
-    probed = {}
-    if isinstance(model, keras.Model):
-        probed = _probed.setdefault(model, probed)
-    key = (loss, shape, bounds)
-    if key not in probed:
+
+    def probe():
         # Lifted out of the graph that is being traced, if one is.
         with tf.init_scope():
-            probed[key] = _probe(model, loss, shape, bounds)
-    return probed[key]
+            return _probe(model, loss, shape, bounds)
+
+    return _probed.get(model, (loss, shape, bounds), probe)
 
 
 def _probe(model, loss, shape, bounds):

@@ -68,13 +68,14 @@ def targeted_dlr(logits, y, target):
     (logits[target] - logits[y]) / (z[0] - (z[2] + z[3]) / 2)
     ```
 
-    Three classes have no `z[3]`, and are divided by `z[0] - z[2]`; two by 1.
+    Fewer than four classes have no `z[3]`, and get the plain difference: over
+    `z[0] - z[2]` it would be constant, without a gradient, wherever the target
+    is the last of three.
     """
     rise = difference(logits, y, target)
-    classes = logits.shape[-1]
-    if classes == 2:
+    if logits.shape[-1] < 4:
         return rise
-    z = tf.math.top_k(logits, min(classes, 4)).values
+    z = tf.math.top_k(logits, 4).values
     return tf.math.divide_no_nan(
         rise, z[:, 0] - tf.reduce_mean(z[:, 2:], axis=-1)
     )

@@ -2,7 +2,9 @@
 
 Each entry holds the threat model and the settings of the sampler and the
 loss. Steps that the authors give in units of the radius are factors of
-`epsilon` here, so that they follow an overridden radius. Networks and
+`epsilon` here, so that they follow an overridden radius. All of them are for
+images in 0..1; for other bounds they are converted, and the chain is the same
+in other units. Networks and
 optimizers belong to the training script:
 
 | preset | network | optimizer |
@@ -18,6 +20,8 @@ References:
 - Jagatap et al., "Adversarially robust learning via entropic regularization",
   Frontiers in AI 2022, https://arxiv.org/abs/2008.12338, and its code.
 """
+
+import math
 
 from atent_keras.attacks import SGLD
 from atent_keras.threat_models import L2
@@ -69,7 +73,7 @@ def sampler(name, **overrides):
     Args:
         name: One of `PRESETS`.
         **overrides: `epsilon`, `bounds`, or any argument of `SGLD` but the
-            threat model.
+            threat model. What has a unit is in that of the bounds.
 
     Raises:
         ValueError: If there is no such preset or setting.
@@ -79,13 +83,16 @@ def sampler(name, **overrides):
             f"The preset must be one of {', '.join(map(repr, PRESETS))}. "
             f"Received: {name!r}"
         )
-    settings = {**PRESETS[name], **overrides}
-    norm = settings.pop("norm")
+    preset, settings = dict(PRESETS[name]), dict(overrides)
+    norm, epsilon = preset.pop("norm"), preset.pop("epsilon")
     bounds = settings.pop("bounds", (0.0, 1.0))
-    threat_model = norm(settings.pop("epsilon"), bounds)
-    per_epsilon = settings.pop("step_size_per_epsilon", None)
+    width = norm(0.0, bounds).width
+    threat_model = norm(settings.pop("epsilon", epsilon * width), bounds)
+    per_epsilon = preset.pop("step_size_per_epsilon", None)
     if per_epsilon is not None:
-        settings.setdefault("step_size", per_epsilon * threat_model.epsilon)
+        preset["step_size"] = per_epsilon * threat_model.epsilon / width
+    drift = settings.get("drift", "steepest")
+    settings = {**_converted(preset, drift, width), **settings}
     try:
         return SGLD(threat_model, **settings)
     except TypeError as error:
@@ -95,3 +102,22 @@ def sampler(name, **overrides):
             "Overrides of a preset must be `epsilon`, `bounds` or settings of "
             f"the sampler or the loss. Received: {', '.join(overrides)}"
         ) from error
+
+
+def _converted(preset, drift, width):
+    """Returns a preset's settings for bounds that are `width` apart.
+
+    Every point, difference of points and noise, `noise_scale * sqrt(2 *
+    step_size)`, grows by `width`, and every gradient shrinks by it. The
+    steepest drift knows only the gradient's direction, and its pull is not
+    multiplied by the step.
+    """
+    step_size, noise_scale, gamma = width, math.sqrt(width), 1.0
+    if drift == "gradient":
+        step_size, noise_scale, gamma = width**2, 1.0, width**-2
+    return {
+        **preset,
+        "step_size": preset["step_size"] * step_size,
+        "noise_scale": preset["noise_scale"] * noise_scale,
+        "gamma": preset["gamma"] * gamma,
+    }

@@ -75,6 +75,12 @@ class ThreatModel:
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "bounds", tuple(float(b) for b in bounds))
 
+    @property
+    def width(self):
+        """The width of the box: what 1 is to images in 0..1."""
+        lower, upper = self.bounds
+        return upper - lower
+
     def clip(self, x_adv):
         """Clips images to the box."""
         return tf.clip_by_value(x_adv, *self.bounds)

@@ -20,7 +20,7 @@ class APGDT(Targets, AutoPGD):
     ```
 
     Each target is tried on what still stands, by `APGD`'s rule. With fewer
-    than four classes, the denominator is made of those that there are.
+    than four classes, the loss is the plain difference.
 
     Args:
         threat_model: `Linf` or `L2`.

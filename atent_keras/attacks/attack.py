@@ -2,17 +2,18 @@
 
 import copy
 import dataclasses
-import functools
 import warnings
-import weakref
 
 import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.attacks import gradients
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.loop import while_loop
+from atent_keras.memory import Memory
+from atent_keras.memory import weakly
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 
@@ -25,9 +26,9 @@ _PROBES = 32
 _SEED = tf.TensorSpec((2,), tf.int64)
 _PLACES = tf.TensorSpec((None,), tf.int32)
 
-# {network: {(attack, loss): compiled function}}. The functions hold their
-# network weakly, so that neither outlives the last outside reference to it.
-_compiled = weakref.WeakKeyDictionary()
+# The compiled functions hold their network weakly, so that neither outlives
+# the last outside reference to it.
+_compiled = Memory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Attack:
 
     Call arguments:
         model: A Keras model, run in inference mode, or any callable that maps
-            images to the classes' logits, differentiably, in TensorFlow.
+            images to the classes' logits, differentiably, in TensorFlow. A
+            function is traced once: what it reads of Python stays as it was.
         x: Floating-point images within the threat model's bounds, of shape
             `(batch, ...)`. Large batches are attacked in chunks.
         y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
@@ -168,12 +170,14 @@ class Attack:
                 function of its chain.
         """
 
-        def losses_at(x_adv, state):
-            return base_losses.per_example(loss, y, predict(x_adv)), state
+        def climbed(y_pred):
+            return base_losses.per_example(loss, y, y_pred)
+
+        def gradient(x_adv, state):
+            return gradients.at(predict, x_adv, climbed)[0], state
 
         noise = noise_of(0)
-        start = self.start(x, noise)
-        return self.climb(x, start, ascent(losses_at), noise)[0]
+        return self.climb(x, self.start(x, noise), gradient, noise)[0]
 
     def __call__(self, model, x, y, seed=None, first=0):
         x = checks.images(x, self.threat_model.bounds)
@@ -236,16 +240,13 @@ class Attack:
         return compiled(model, (self, loss), attack, signature)
 
     def _look_for_a_gradient(self, model, x):
+        def weighed(y_pred):
+            # Different weights, since logits may have a constant sum.
+            weights = tf.range(1, y_pred.shape[-1] + 1)
+            return tf.linalg.matvec(y_pred, tf.cast(weights, y_pred.dtype))
+
         def largest(model, x):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x)
-                y_pred = checks.inference(model)(x)
-                # Different weights, since logits may have a constant sum.
-                weights = tf.range(1, y_pred.shape[-1] + 1)
-                losses = tf.linalg.matvec(
-                    y_pred, tf.cast(weights, y_pred.dtype)
-                )
-            gradient = base_losses.input_gradient(tape, losses, x)
+            gradient, *_ = gradients.at(checks.inference(model), x, weighed)
             return tf.reduce_max(tf.abs(gradient))
 
         few = x[:_PROBES]
@@ -295,23 +296,6 @@ class Attack:
         return cls(**config)
 
 
-def ascent(losses_at):
-    """Returns what `climb` asks for: the gradient of each example's own loss.
-
-    Args:
-        losses_at: Function from `(x_adv, state)` to the losses, `(batch,)`,
-            and a new state.
-    """
-
-    def gradient(x_adv, state):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x_adv)
-            losses, state = losses_at(x_adv, state)
-        return base_losses.input_gradient(tape, losses, x_adv), state
-
-    return gradient
-
-
 def replaced(frozen, **settings):
     """Returns a copy of a frozen dataclass with other settings.
 
@@ -333,33 +317,25 @@ def chunks(count):
 def compiled(model, key, function, signature):
     """Returns `function` with the model as its first argument, compiled.
 
-    It is compiled once for a signature, and remembered under `key` for as long
-    as the model lives.
+    It is compiled once for a signature and equal keys, and remembered while
+    the model lives; see `Memory`.
     """
     eager = getattr(model, "run_eagerly", False)
-    key = (key, eager, signature)
-    memory = {}
-    reference = functools.partial(_identity, model)
-    if isinstance(model, (keras.Model, tf.Module)):
-        memory = _compiled.setdefault(model, memory)
-        reference = weakref.ref(model)
-    if key not in memory:
+    reference = weakly(model)
 
-        def bound(*arguments):
-            return function(reference(), *arguments)
+    def bound(*arguments):
+        return function(reference(), *arguments)
 
-        if not eager:
-            bound = tf.function(
-                bound, autograph=False, input_signature=signature
-            ).get_concrete_function()
-        memory[key] = bound
-    return memory[key]
+    def compile():
+        if eager:
+            return bound
+        return tf.function(
+            bound, autograph=False, input_signature=signature
+        ).get_concrete_function()
+
+    return _compiled.get(model, (key, eager, signature), compile)
 
 
 def any_batch(tensor):
     """Returns the signature of tensors like this one, of any batch size."""
     return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)
-
-
-def _identity(model):
-    return model

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.attacks import gradients
 from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import per_example
@@ -87,14 +87,9 @@ class AutoPGD(RoundAttack):
         objective = self.objective(loss, y, labels, logits, number)
 
         def look(point):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(point)
-                logits = tf.cast(predict(point), x.dtype)
-                losses = objective(logits)
-            gradient = base_losses.input_gradient(tape, losses, point)
-            return Point(point, gradient, losses), margins.margin(
-                logits, labels
-            )
+            gradient, losses, logits = gradients.at(predict, point, objective)
+            lead = margins.margin(logits, labels)
+            return Point(point, gradient, losses), lead
 
         look = self._averaged(look)
         random = self.threat_model.random_start(x, noise_of(number)(0))

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.attacks import gradients
 from atent_keras.threat_models import per_example
 
 
@@ -28,11 +28,12 @@ def towards(predict, point, labels, target):
     Returns:
         `logits[target] - logits[label]` of shape `(batch,)`, and its gradient.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(point)
-        logits = tf.cast(predict(point), point.dtype)
-        gap = margins.difference(logits, labels, target)
-    return gap, base_losses.input_gradient(tape, gap, point)
+
+    def gap(logits):
+        return margins.difference(logits, labels, target)
+
+    normal, gaps, _ = gradients.at(predict, point, gap)
+    return gaps, normal
 
 
 def nearest(predict, threat_model, point, labels, most):
@@ -61,9 +62,7 @@ def nearest(predict, threat_model, point, labels, most):
         towards = tf.one_hot(target, logits.shape[1], dtype=logits.dtype)
         away = tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
         # One pass back, from outputs that were computed once for all classes.
-        slope = base_losses.input_gradient(
-            tape, logits, point, output_gradients=towards - away
-        )
+        slope = gradients.through(tape, logits, point, towards - away)
         rise = margins.difference(logits, labels, target)
         dual = inner(slope, threat_model.ascent_direction(slope))
         # A class that nothing leads to is infinitely far.

@@ -6,6 +6,9 @@ import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
+from atent_keras import margins
+from atent_keras.attacks import boundary
+from atent_keras.attacks import gradients
 from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import L2
@@ -26,7 +29,8 @@ class CarliniWagner(RoundAttack):
 
     ```python
     x_adv = lower + (upper - lower) * (tanh(w) + 1) / 2
-    minimize norm(x_adv - x)**2 + c * max(margin(x_adv) + confidence, 0) by w
+    change = (x_adv - x) / (upper - lower)
+    minimize norm(change)**2 + c * max(margin(x_adv) + confidence, 0) by w
     ```
 
     Adam does that for each of several weights `c`: ten times the last one
@@ -126,18 +130,25 @@ class CarliniWagner(RoundAttack):
         def image(w):
             return lower + (upper - lower) * (tf.tanh(w) + 1) / 2
 
+        def lead(logits):
+            labels = margins.class_labels(y, logits.shape[-1])
+            return margins.margin(logits, labels) + self.confidence
+
         def body(k, w, mean, square, found, nearest, distance):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(w)
                 point = image(w)
-                lead = self.lead(predict, point, y) + self.confidence
-                length = self.threat_model.norm(point - x)
-                squared = tf.reduce_sum(
-                    tf.reshape((point - x) ** 2, [tf.shape(x)[0], -1]), axis=1
-                )
-                losses = squared + weight * tf.maximum(lead, 0)
-            gradient = base_losses.input_gradient(tape, losses, w)
-            fooled = lead < 0
+                change = (point - x) / (upper - lower)
+                squared = boundary.inner(change, change)
+            gradient = base_losses.input_gradient(tape, squared, w)
+            ascent, _, logits = gradients.at(
+                lambda w: predict(image(w)),
+                w,
+                lambda logits: weight * tf.maximum(lead(logits), 0),
+            )
+            gradient += ascent
+            fooled = lead(logits) < 0
+            length = self.threat_model.norm(point - x)
             nearer = fooled & (length < distance)
             time = tf.cast(k, x.dtype)
             mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient

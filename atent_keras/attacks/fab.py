@@ -112,7 +112,8 @@ class FAB(Targets, RoundAttack):
         model = self.threat_model
         here = model.reach(point, normal, -gap)
         there = model.reach(x, normal, boundary.inner(normal, point - x) - gap)
-        lengths = [tf.maximum(model.norm(p), 1e-8) for p in (here, there)]
+        least = 1e-8 * model.width
+        lengths = [tf.maximum(model.norm(p), least) for p in (here, there)]
         alpha = tf.minimum(lengths[0] / (lengths[0] + lengths[1]), ALPHA_MAX)
         alpha = per_example(alpha, x)
         ahead, beside = point + ETA * here, x + ETA * there

@@ -11,6 +11,8 @@ from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example
 
+UNCLIPPED = "unclipped"
+
 
 @keras.saving.register_keras_serializable("atent_keras")
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,9 @@ class PGD(Attack):
         restarts: Positive integer, the number of chains; each example gets
             the one that fools the network, and among those the one with the
             highest loss. Defaults to 1.
-        random_start: Boolean; if `False` the chain starts at `x`.
+        random_start: Boolean; if `False` the chain starts at `x`. Or
+            `"unclipped"`: the start may lie outside of the box, as in the
+            authors' fast adversarial training on MNIST. Defaults to `True`.
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.Margin()` or `DLR()`. Defaults to `None`:
             the model's compiled base loss, else cross-entropy from logits.
@@ -52,12 +56,14 @@ class PGD(Attack):
     References:
     - Madry et al., "Towards deep learning models resistant to adversarial
       attacks", ICLR 2018, https://arxiv.org/abs/1706.06083.
+    - Wong, Rice & Kolter, "Fast is better than free: revisiting adversarial
+      training", ICLR 2020, https://arxiv.org/abs/2001.03994.
     """
 
     step_size: object = None
     num_steps: int = 20
     restarts: int = 1
-    random_start: bool = True
+    random_start: bool | str = True
     loss: object = None
 
     def __post_init__(self):
@@ -68,6 +74,12 @@ class PGD(Attack):
             object.__setattr__(self, "step_size", schedule)
         if self.step_size is not None and not self._scheduled:
             self._require_positive(step_size=self.step_size)
+        valid = isinstance(self.random_start, bool)
+        if not valid and self.random_start != UNCLIPPED:
+            raise ValueError(
+                f"`random_start` must be True, False or {UNCLIPPED!r}. "
+                f"Received: random_start={self.random_start!r}"
+            )
 
     @property
     def _scheduled(self):
@@ -78,6 +90,8 @@ class PGD(Attack):
         if not self.random_start:
             return x
         start = self.threat_model.random_start(x, noise(0))
+        if self.random_start == UNCLIPPED:
+            return start
         return self.threat_model.clip(start)
 
     def step(self, x, x_adv, gradient, k, noise):

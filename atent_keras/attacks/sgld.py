@@ -45,7 +45,7 @@ class SGLD(Attack):
 
     ```python
     x_adv = x + epsilon * sign(N(0, 1))                             # Linf
-    x_adv = project(x, x + N(0, 1))                                 # L2
+    x_adv = project(x, x + (upper - lower) * N(0, 1))               # L2
     for k in range(num_steps):
         g = gradient(x_adv)                   # of each example's own loss
         drift = step_size * ascent_direction(g) + gamma * (x - x_adv)
@@ -64,8 +64,9 @@ class SGLD(Attack):
         num_steps: Positive integer. Defaults to 10.
         gamma: Float, at least 0: the precision of the pull towards `x`.
             Defaults to 0.
-        noise_scale: Float, at least 0: the square root of the temperature,
-            in the images' units. Defaults to 1e-3.
+        noise_scale: Float, at least 0: the square root of the temperature.
+            The noise of a step, `noise_scale * sqrt(2 * step_size)`, is in the
+            images' units. Defaults to 1e-3.
         projection: `"every_step"`, `"last_step"` or `"none"`: when points are
             brought back into the ball. They are always clipped to the box.
         drift: `"steepest"` or `"gradient"`.
@@ -134,7 +135,10 @@ class SGLD(Attack):
             return x
         if isinstance(self.threat_model, Linf):
             return x + self.threat_model.epsilon * tf.sign(noise(0))
-        return self.threat_model.project(x, x + noise(0))
+        # The authors' images lie in 0..1.
+        return self.threat_model.project(
+            x, x + self.threat_model.width * noise(0)
+        )
 
     def step(self, x, x_adv, gradient, k, noise):
         pull = self.gamma * (x - x_adv) if self.gamma else 0.0

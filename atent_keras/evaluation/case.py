@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.attacks import gradients
 from atent_keras.attacks.apgd import APGD
-from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.auto_attack import AutoAttack
 from atent_keras.evaluation.target import Target
 from atent_keras.intervals import favours
@@ -30,6 +30,10 @@ class Case:
         succeeded: Dictionary from the name of an attack to the images, of
             these, that it fooled, booleans `(batch,)`.
         seed: Integer.
+        batches: Tuple of slices, the batches in which the images came. The
+            network is given no more at once.
+        progress: Function that is called for each batch that an attack of the
+            checks is done with.
     """
 
     target: Target
@@ -39,6 +43,8 @@ class Case:
     attacks: dict
     succeeded: dict
     seed: int
+    batches: tuple
+    progress: object = lambda: None
 
     @property
     def threat_model(self):
@@ -50,7 +56,8 @@ class Case:
 
     @functools.cached_property
     def outputs(self):
-        return self.target.outputs(self.x).numpy()
+        parts = [self.target.outputs(self.x[rows]) for rows in self.batches]
+        return np.concatenate(parts)
 
     @functools.cached_property
     def gives_probabilities(self):
@@ -62,19 +69,17 @@ class Case:
     def gradients(self):
         """The loss's gradients, `(batch, pixels)`; `None` without any."""
         found = []
-        for rows in chunks(len(self.places)):
-            x, y = self.x[rows], self.y[rows]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x)
-                outputs = self.target.predict(x)
-                losses = base_losses.per_example(self.loss, y, outputs)
+        for rows in self.batches:
+            climbed = functools.partial(
+                base_losses.per_example, self.loss, self.y[rows]
+            )
             try:
-                gradient = tape.gradient(losses, x)
-            except LookupError:  # of an operation that has none
-                gradient = None
-            if gradient is None:
-                return None
-            found.append(gradient.numpy().reshape(len(x), -1))
+                gradient, *_ = gradients.at(
+                    self.target.predict, self.x[rows], climbed
+                )
+            except (LookupError, base_losses.NoGradientError):
+                return None  # of an operation that has none
+            found.append(gradient.numpy().reshape(len(gradient), -1))
         return np.concatenate(found)
 
     def comparable(self, names):
@@ -102,11 +107,27 @@ class Case:
             return fooled
         return fooled | self.fooled_by(APGD(self.threat_model))
 
-    def fooled_by(self, attack):
-        fooled, _, _ = self.target.attempt(
-            attack, self.x, self.y, self.seed, self.places
-        )
-        return fooled
+    def fooled_by(self, attack, through=None):
+        """Returns whom an attack fools, perhaps an attack on another network.
+
+        Args:
+            attack: An attack.
+            through: The network that it is led by. Defaults to `None`: the
+                one under evaluation.
+        """
+        found = []
+        for rows in self.batches:
+            fooled, *_ = self.target.attempt(
+                attack,
+                self.x[rows],
+                self.y[rows],
+                self.seed,
+                self.places[rows],
+                through,
+            )
+            found.append(fooled)
+            self.progress()
+        return np.concatenate(found)
 
     def against_white_box(self, name, fooled):
         """Returns whether an attack beats those with a gradient, and why."""

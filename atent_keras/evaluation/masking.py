@@ -4,9 +4,12 @@ import dataclasses
 import functools
 import hashlib
 
+import keras
+
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.evaluation.description import describe
+from atent_keras.evaluation.signs import ATTACKS
 from atent_keras.evaluation.signs import CHECKS
 from atent_keras.evaluation.target import fingerprint
 
@@ -123,23 +126,27 @@ class MaskingChecks:
                 f"surrogate={self.surrogate!r}, with which: {error}"
             ) from error
 
-    def run(self, case, once=lambda name, find: find()):
+    def run(self, case, once=lambda name, find: find(), verbose=0):
         """Returns a tuple of one `Finding` a check.
 
         Args:
             case: A `Case`.
             once: Function of a name and of a function without arguments,
                 which gives the latter's result, perhaps from an earlier run.
+            verbose: 0 for silence, 1 for a progress bar. Defaults to 0.
         """
         if not len(case.places):
             nothing = "the network classifies no image right"
             return tuple(Finding(name, None, nothing) for name in CHECKS)
         key = self._key(case)
+        bar = Bar(len(case.batches), verbose)
+        case = dataclasses.replace(case, progress=bar.attacked)
         findings = []
         for name, check in CHECKS.items():
             fired, evidence = once(
                 f"{name} {key}", functools.partial(check, self, case)
             )
+            bar.finish(name)
             findings.append(Finding(name, fired, evidence))
         return tuple(findings)
 
@@ -158,3 +165,34 @@ class MaskingChecks:
             ),
         )
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+class Bar:
+    """A progress bar of the checks, which shows as soon as one attacks.
+
+    Args:
+        batches: Integer, the number of batches that each attack goes through.
+        verbose: 0 for silence, 1 for the bar.
+    """
+
+    def __init__(self, batches, verbose):
+        self.batches, self.verbose = batches, verbose
+        self.done, self.before, self.bar = 0, 0, None
+
+    def attacked(self):
+        """Counts one more batch."""
+        if self.verbose and self.bar is None:
+            print("checks for masked gradients", flush=True)
+            total = self.batches * sum(ATTACKS.values())
+            self.bar = keras.utils.Progbar(total, unit_name="attack of a batch")
+        self._show(self.done + 1)
+
+    def finish(self, check):
+        """Counts all of a check's attacks, even if it ran none."""
+        self.before += self.batches * ATTACKS.get(check, 0)
+        self._show(self.before)
+
+    def _show(self, done):
+        if self.bar is not None and done > self.done:
+            self.bar.update(done)
+        self.done = done

@@ -78,7 +78,8 @@ def evaluate_robustness(
             Defaults to `MaskingChecks()`.
         confidence: Float in (0, 1), the confidence of the intervals. Defaults
             to 0.95.
-        verbose: 0 for silence, 1 for a progress bar. Defaults to 1.
+        verbose: 0 for silence, 1 for a progress bar, and one of the checks.
+            Defaults to 1.
 
     Returns:
         A `RobustnessReport`; `print` shows it as a table.
@@ -123,7 +124,9 @@ def evaluate_robustness(
     if not walk.num_examples:
         raise ValueError(f"`data` must not be empty. Received: data={data!r}")
     results.finish(num_examples=walk.num_examples)
-    findings = checks.run(walk.case(), results.once) if checks else ()
+    findings = ()
+    if checks is not None:
+        findings = checks.run(walk.case(), results.once, verbose)
     report = RobustnessReport(
         results.arrays["correct"],
         walk.attack_results(),
@@ -220,8 +223,18 @@ class Walk:
             name: self.results.arrays[f"{name}/succeeded"][places]
             for name in self.attacks
         }
+        ends = np.unique(
+            np.cumsum([0, *(len(part[0]) for part in self.sample)])
+        )
         return Case(
-            self.target, x, y, places, self.attacks, succeeded, self.seed
+            self.target,
+            x,
+            y,
+            places,
+            self.attacks,
+            succeeded,
+            self.seed,
+            tuple(map(slice, ends[:-1], ends[1:])),
         )
 
     def attack_results(self):

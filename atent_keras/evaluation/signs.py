@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 
-from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.pgd import PGD
 from atent_keras.attacks.square import Square
 from atent_keras.evaluation.case import percent
@@ -49,8 +48,8 @@ def black_box(settings, case):
 def large_radius(settings, case):
     if case.gradients is None:
         return None, "PGD needs a gradient"
-    norm, width = case.threat_model, np.ptp(case.threat_model.bounds)
-    whole = width  # a ball that holds the box
+    norm = case.threat_model
+    whole = norm.width  # a ball that holds the box
     if not isinstance(norm, Linf):
         whole *= math.sqrt(math.prod(case.x.shape[1:]))
     smallest = min(max(norm.epsilon, whole / 16), whole)
@@ -90,9 +89,13 @@ def more_effort(settings, case):
 
 def randomness(settings, case):
     # Not compiled: a graph keeps what Python drew while it was made.
-    rows = next(chunks(len(case.places)))
     one, other = (
-        np.asarray(case.target.predict(case.x[rows]), "float64")
+        np.concatenate(
+            [
+                np.asarray(case.target.predict(case.x[rows]), "float64")
+                for rows in case.batches
+            ]
+        )
         for _ in range(2)
     )
     difference = np.abs(one - other).max() / max(np.abs(one).max(), 1e-30)
@@ -116,18 +119,7 @@ def transfer(settings, case):
     if case.gives_probabilities or case.outputs.shape[-1] == 1:
         return None, "APGD, to compare with, needs the logits of classes"
     attack = PGD(case.threat_model, num_steps=settings.num_steps)
-    x_adv = case.target.admissible(
-        case.threat_model,
-        case.x,
-        attack(
-            settings.surrogate,
-            case.x,
-            case.y,
-            seed=case.seed,
-            first=case.places,
-        ),
-    )
-    fooled = ~case.target.correct(x_adv, case.y)
+    fooled = case.fooled_by(attack, settings.surrogate)
     name = f"PGD-{settings.num_steps} on another network"
     return case.against_white_box(name, fooled)
 
@@ -140,4 +132,13 @@ CHECKS = {
     "randomness": randomness,
     "probabilities": probabilities,
     "transfer": transfer,
+}
+
+# How many attacks a check runs, if it can. APGD, with which two of them
+# compare, counts for the first one.
+ATTACKS = {
+    "black box": 2,
+    "large radius": _RADII,
+    "more effort": 2,
+    "transfer": 1,
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import types
 
 import keras
 import numpy as np
@@ -26,7 +27,8 @@ class Target:
     """
 
     def __init__(self, model):
-        if not isinstance(model, (keras.Layer, tf.Module)):
+        known = (keras.Layer, tf.Module, types.FunctionType)
+        if not isinstance(model, known):
             model = Function(model)
         self.model = model
         self.predict = checks.inference(model)
@@ -54,7 +56,7 @@ class Target:
             checks.require_finite(tf.reduce_all(answered))
         return (right & answered).numpy()
 
-    def attempt(self, attack, x, y, seed, places):
+    def attempt(self, attack, x, y, seed, places, through=None):
         """Attacks images that the network classifies right.
 
         What the attack returns is projected to its threat model's ball and
@@ -66,6 +68,8 @@ class Target:
             x, y: Images and labels, as the attack admits them.
             seed: Integer.
             places: The images' places in their data set, integers `(batch,)`.
+            through: Another network that the attack is led by. Defaults to
+                `None`: this one.
 
         Returns:
             Which images the attack made the network misclassify, booleans
@@ -75,10 +79,11 @@ class Target:
         start = time.perf_counter()
         if not len(places):
             return np.zeros(0, bool), np.zeros(0, x.dtype.as_numpy_dtype), 0.0
+        model = self.model if through is None else through
         x_adv = self.admissible(
             attack.threat_model,
             x,
-            attack(self.model, x, y, seed=seed, first=places),
+            attack(model, x, y, seed=seed, first=places),
         )
         norm = attack.threat_model.norm(x_adv - x).numpy()
         return ~self.correct(x_adv, y), norm, time.perf_counter() - start

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from atent_keras import base_losses
-from atent_keras.attacks.attack import ascent
+from atent_keras.attacks import gradients
 from atent_keras.threat_models import per_example
 
 
@@ -28,12 +28,17 @@ def climb(
         The last points, and the new state.
     """
 
-    def losses_at(x_adv, state):
-        one = network(x_adv, state, training)
-        return losses(one.y_pred), one.state
+    def gradient(x_adv, state):
+        def predict(x_adv):
+            nonlocal state
+            one = network(x_adv, state, training)
+            state = one.state
+            return one.y_pred
+
+        return gradients.at(predict, x_adv, losses)[0], state
 
     return attack.climb(
-        x, start, ascent(losses_at), noise, state, steps, network.unroll
+        x, start, gradient, noise, state, steps, network.unroll
     )
 
 
@@ -61,7 +66,7 @@ def ascent_and_average(loss, network, batch, alpha):
     scale, weights = network.loss_scale, network.weights
 
     def gradient(x_adv, carry):
-        state, average, gradients = carry
+        state, average, older = carry
         weighted = batch.sample_weight is not None
         with tf.GradientTape(
             persistent=weighted, watch_accessed_variables=False
@@ -69,10 +74,11 @@ def ascent_and_average(loss, network, batch, alpha):
             tape.watch([x_adv, *weights])
             losses = loss.losses(network, state, x_adv, batch)
             newest = alpha * loss.mean(losses.values, batch)
-            scaled = scale * newest
+            scaled, scaled_values = scale * newest, scale * losses.values
         if weighted:
             # Two passes back, since an example of weight zero climbs too.
-            ascent = base_losses.input_gradient(tape, losses.values, x_adv)
+            ascent = base_losses.input_gradient(tape, scaled_values, x_adv)
+            ascent /= scale
             newer = tape.gradient(scaled, weights, unconnected_gradients="zero")
         else:
             # One pass back serves point and weights: each example has the
@@ -84,10 +90,10 @@ def ascent_and_average(loss, network, batch, alpha):
             )
             ascent = tf.math.divide_no_nan(ascent, per_example(share, x_adv))
         average = (1 - alpha) * average + newest
-        gradients = [
+        newer = [
             (1 - alpha) * old + tf.convert_to_tensor(new) / scale
-            for old, new in zip(gradients, newer)
+            for old, new in zip(older, newer)
         ]
-        return ascent, (losses.state, average, gradients)
+        return ascent, (losses.state, average, newer)
 
     return gradient

@@ -8,6 +8,7 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
+from atent_keras.attacks import gradients
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.attack import chunks
 from atent_keras.evaluation.target import Target
@@ -174,10 +175,11 @@ def directions(model, loss, x, y, threat_model, seed):
     Raises:
         ValueError: If the gradient is zero or not finite.
     """
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(x)
-        losses = base_losses.per_example(loss, y, checks.inference(model)(x))
-    gradient = base_losses.input_gradient(tape, losses, x)
+    gradient, *_ = gradients.at(
+        checks.inference(model),
+        x,
+        lambda outputs: base_losses.per_example(loss, y, outputs),
+    )
     largest = float(tf.reduce_max(tf.abs(gradient)))
     if not 0 < largest < np.inf:
         raise ValueError(
