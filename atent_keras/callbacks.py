@@ -4,6 +4,7 @@ import types
 
 import keras
 
+from atent_keras import base_losses
 from atent_keras import evaluation
 from atent_keras.attacks import PGD
 from atent_keras.attacks.attack import Attack
@@ -57,17 +58,19 @@ class RobustAccuracy(keras.callbacks.Callback):
         self.seed = seed
 
     def on_train_begin(self, logs=None):
-        if self.attack is None and not hasattr(self.model.loss, "sampler"):
+        loss = base_losses.compiled(self.model)
+        if self.attack is None and not hasattr(loss, "sampler"):
             raise ValueError(
                 "`attack` must be given unless the model is compiled with an "
                 "`ATENTRegularizedLoss`, whose threat model is the default. "
-                f"Received: attack=None and loss={self.model.loss!r}"
+                f"Received: attack=None and loss={loss!r}"
             )
 
     def on_epoch_end(self, epoch, logs=None):
         attack = self.attack
         if attack is None:
-            attack = PGD(self.model.loss.sampler.threat_model, num_steps=20)
+            loss = base_losses.compiled(self.model)
+            attack = PGD(loss.sampler.threat_model, num_steps=20)
         report = evaluation.evaluate_robustness(
             self.model,
             self.data,

@@ -73,6 +73,6 @@ class APGD(AutoPGD):
 
     def _admit(self, model, x, y):
         y, _, classes = super()._admit(model, x, y)
-        loss = self.loss or base_losses.of_model(model, y)
+        loss = self.loss or self._default_loss(model, x, y)
         checks.network(model, loss, x.shape, self.threat_model.bounds)
         return checks.labels_fit(y, loss, classes), loss, classes

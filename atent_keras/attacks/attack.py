@@ -191,9 +191,14 @@ class Attack:
         """Checks network and labels; returns labels, loss and classes."""
         loss = self.loss
         if loss is None:
-            loss = base_losses.of_model(model, y)
-        classes = checks.network(model, loss, x.shape, self.threat_model.bounds)
-        return checks.labels_fit(y, loss, classes), loss, classes
+            loss = self._default_loss(model, x, y)
+        network = model, loss, x.shape, self.threat_model.bounds
+        classes = checks.network(*network)
+        y = checks.labels_fit(y, loss, classes)
+        return y, checks.decided(*network), classes
+
+    def _default_loss(self, model, x, y):
+        return checks.default_loss(model, y, x.shape, self.threat_model.bounds)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
         """Attacks images of any number.

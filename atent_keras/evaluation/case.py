@@ -46,7 +46,10 @@ class Case:
 
     @property
     def loss(self):
-        return base_losses.of_model(self.target.model, self.y)
+        """What attacks climb."""
+        network = self.x.shape, self.threat_model.bounds
+        loss = checks.default_loss(self.target.model, self.y, *network)
+        return checks.decided(self.target.model, loss, *network)
 
     @functools.cached_property
     def outputs(self):
@@ -55,7 +58,10 @@ class Case:
     @functools.cached_property
     def gives_probabilities(self):
         if self.outputs.shape[-1] == 1:
-            return base_losses.from_logits(self.loss) is False
+            network = self.x.shape, self.threat_model.bounds
+            return checks.single_probability(
+                self.target.model, self.loss, *network
+            )
         return checks.are_probabilities(self.outputs)
 
     @functools.cached_property
