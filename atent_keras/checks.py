@@ -335,27 +335,8 @@ def decided(model, loss, shape, bounds):
         if logits is not None:
             break
     else:
-        logits = not single_probability(model, loss, shape, bounds)
-    if logits == base_losses.from_logits(loss):
-        return loss
-    return base_losses.Decided(loss, logits)
-
-
-def single_probability(model, loss, shape, bounds):
-    """Whether a network's end shows its single output to be a probability.
-
-    Args:
-        model, loss, shape, bounds: As `network` takes them.
-
-    Raises:
-        ValueError: If it shows neither that nor a logit.
-    """
-    shape = tuple(shape)[1:]
-
-    def look():
-        outputs = _probe(model, shape, bounds)
-        found = _are_probabilities(model, loss, shape, outputs)
-        if found is None:
+        probable = gives_probabilities(model, loss, shape, bounds)
+        if probable is None:
             raise ValueError(
                 "A network with a single output must end in a sigmoid or in a "
                 "linear layer, or the loss must say whether that is a logit. "
@@ -364,9 +345,33 @@ def single_probability(model, loss, shape, bounds):
                 "...)`, or set the attribute `from_logits` of your loss to "
                 "True or False"
             )
-        return found
+        logits = not probable
+    if logits == base_losses.from_logits(loss):
+        return loss
+    return base_losses.Decided(loss, logits)
 
-    return _once(model, ("single", shape, bounds), look)
+
+def gives_probabilities(model, loss, shape, bounds):
+    """Whether a network's outputs are probabilities, and not logits.
+
+    The network tells; where it does not, `loss`.
+
+    Args:
+        model, loss, shape, bounds: As `network` takes them.
+
+    Returns:
+        A boolean, or `None` where nobody can tell.
+    """
+    alone, shape = base_losses.is_binary(loss), tuple(shape)[1:]
+
+    def look():
+        outputs = _probe(model, shape, bounds)
+        return _are_probabilities(model, loss, shape, outputs)
+
+    found = _once(model, ("probabilities", alone, shape, bounds), look)
+    if found is None and base_losses.from_logits(loss) is not None:
+        found = not base_losses.from_logits(loss)
+    return found
 
 
 def default_loss(model, y, shape, bounds):
@@ -383,21 +388,16 @@ def default_loss(model, y, shape, bounds):
     if not base_losses.is_distance(loss):
         return loss
     classes = network(model, None, shape, bounds)
-
-    def look():
-        outputs = _probe(model, tuple(shape)[1:], bounds)
-        return _are_probabilities(model, loss, tuple(shape)[1:], outputs)
-
-    probabilities = _once(model, ("default", tuple(shape)[1:], bounds), look)
-    return base_losses.cross_entropy(y, classes, not probabilities)
+    probable = gives_probabilities(model, loss, shape, bounds)
+    return base_losses.cross_entropy(y, classes, not probable)
 
 
 def _once(model, key, find):
-    """Returns what `find()` gives; asks once for a model."""
+    """Returns what `find()` gives; asks a model until it gives something."""
     probed = {}
     if isinstance(model, keras.Model):
         probed = _probed.setdefault(model, probed)
-    if key not in probed:
+    if probed.get(key) is None:
         # Lifted out of the graph that is being traced, if one is.
         with tf.init_scope():
             probed[key] = find()
@@ -615,5 +615,7 @@ def _require(condition, tensor, message, *received):
 
 
 def _name(loss):
+    if loss is None:
+        return "no loss"
     loss = base_losses.unwrap(loss)
     return getattr(loss, "__name__", type(loss).__name__)

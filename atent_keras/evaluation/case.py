@@ -57,12 +57,12 @@ class Case:
 
     @functools.cached_property
     def gives_probabilities(self):
-        if self.outputs.shape[-1] == 1:
-            network = self.x.shape, self.threat_model.bounds
-            return checks.single_probability(
-                self.target.model, self.loss, *network
-            )
-        return checks.are_probabilities(self.outputs)
+        model = self.target.model
+        loss = base_losses.of_model(model, self.y)
+        if self.outputs.shape[-1] > 1 and not base_losses.is_binary(loss):
+            return checks.are_probabilities(self.outputs)
+        network = self.x.shape, self.threat_model.bounds
+        return bool(checks.gives_probabilities(model, loss, *network))
 
     @functools.cached_property
     def gradients(self):
