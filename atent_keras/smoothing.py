@@ -63,7 +63,7 @@ class SmoothedClassifier:
             images to outputs `(batch, classes)` in TensorFlow. The largest
             output is the answer. A single output is that of the second of two
             classes: a logit, or a probability if the model's compiled loss
-            says so.
+            says so or, where it is silent, the network ends in a sigmoid.
         sigma: Positive float, the standard deviation of the noise, in the
             images' units.
         bounds: Pair of floats, the range of the images before noise. Defaults

@@ -48,6 +48,8 @@ class Attack:
         x: Floating-point images within the threat model's bounds, of shape
             `(batch, ...)`. Large batches are attacked in chunks.
         y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
+            Those of a single output, which is that of the second of two
+            classes, may be -1 and 1 if the loss takes them.
         seed: Integer; the same seed gives the same result, however the images
             are batched. Defaults to `None`, fresh randomness in every call.
         first: Integer, the place of the first image in its data set, where
@@ -198,6 +200,7 @@ class Attack:
         return y, checks.decided(*network), classes
 
     def _default_loss(self, model, x, y):
+        """Returns what is climbed where the attack has no loss of its own."""
         return checks.default_loss(model, y, x.shape, self.threat_model.bounds)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):

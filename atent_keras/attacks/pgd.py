@@ -38,7 +38,8 @@ class PGD(Attack):
         random_start: Boolean; if `False` the chain starts at `x`.
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.Margin()` or `DLR()`. Defaults to `None`:
-            the model's compiled base loss, else cross-entropy from logits.
+            the model's compiled base loss, else cross-entropy from logits;
+            cross-entropy, too, if that is a distance such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
