@@ -104,20 +104,20 @@ def _cross_entropy(kind, from_logits, dtype):
     return kind(from_logits=from_logits, dtype=dtype)
 
 
-def cross_entropy(y, classes=None, from_logits=True):
-    """Returns the cross-entropy of labels of this shape.
+def cross_entropy(y):
+    """Returns the cross-entropy from logits of labels of this shape."""
+    sparse = y.shape.rank == 1 or y.shape[-1] == 1
+    kind = (
+        keras.losses.SparseCategoricalCrossentropy
+        if sparse
+        else keras.losses.CategoricalCrossentropy
+    )
+    return _cross_entropy(kind, True, keras.config.floatx())
 
-    Args:
-        y: Labels, integers `(batch,)` or `(batch, 1)`, or one-hot.
-        classes: Integer, the number of the network's outputs, if known.
-        from_logits: Boolean, whether these are logits. Defaults to `True`.
-    """
-    if classes == 1:
-        kind = keras.losses.BinaryCrossentropy
-    elif y.shape.rank == 1 or y.shape[-1] == 1:
-        kind = keras.losses.SparseCategoricalCrossentropy
-    else:
-        kind = keras.losses.CategoricalCrossentropy
+
+def binary_cross_entropy(from_logits):
+    """Returns the cross-entropy of a single output."""
+    kind = keras.losses.BinaryCrossentropy
     return _cross_entropy(kind, from_logits, keras.config.floatx())
 
 

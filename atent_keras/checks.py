@@ -212,13 +212,13 @@ def one_class(y, loss, classes):
             f"{classes}). Received: labels of shape {y.shape}"
         )
     if y.shape.rank == 2 and classes > 1 and y.shape[1] == classes:
-        high = tf.cast(y, tf.float32) > 0.5
-        named = tf.reduce_sum(tf.cast(high, tf.int32), axis=1)
+        largest = tf.equal(y, tf.reduce_max(y, axis=1, keepdims=True))
+        named = tf.reduce_sum(tf.cast(largest, tf.int32), axis=1)
         return _require(
             tf.reduce_all(named == 1),
             y,
-            "One-hot labels must name one class for each image, since that is "
-            "what an accuracy counts. Received: rows that name {} to {}",
+            "One-hot labels must have one largest value for each image, since "
+            "an accuracy counts one class. Received: rows with {} to {}",
             tf.reduce_min(named),
             tf.reduce_max(named),
         )
@@ -377,8 +377,10 @@ def gives_probabilities(model, loss, shape, bounds):
 def default_loss(model, y, shape, bounds):
     """Returns what attacks climb by default.
 
-    That is the model's compiled base loss, else cross-entropy. A distance is
-    left aside, too: far from the labels is not where another class is.
+    That is the model's compiled base loss, else cross-entropy. A distance
+    rises on the far side of the right answer too, and has outputs on the
+    labels' scale, where cross-entropy is flat: instead of it, the lead of the
+    best wrong class is climbed.
 
     Args:
         model, shape, bounds: As `network` takes them.
@@ -387,9 +389,11 @@ def default_loss(model, y, shape, bounds):
     loss = base_losses.of_model(model, y)
     if not base_losses.is_distance(loss):
         return loss
-    classes = network(model, None, shape, bounds)
+    if network(model, None, shape, bounds) > 1:
+        return margins.OutputMargin()
+    # Of two classes any loss that rises with the output goes the same way.
     probable = gives_probabilities(model, loss, shape, bounds)
-    return base_losses.cross_entropy(y, classes, not probable)
+    return base_losses.binary_cross_entropy(not probable)
 
 
 def _once(model, key, find):

@@ -147,6 +147,12 @@ class Margin(Lead):
         return -margin(logits, y)
 
 
+class OutputMargin(Margin):
+    """The same of outputs on any scale, that of probabilities too."""
+
+    from_logits = None
+
+
 @keras.saving.register_keras_serializable("atent_keras")
 class DLR(Lead):
     """The difference of logits ratio: a margin without a scale.

@@ -215,5 +215,5 @@ def test_several_classes_of_one_image_have_no_accuracy():
     labels = np.array([[1, 0, 0], [1, 0, 1]])
     attack = PGD(Linf(0.1), num_steps=2)
     assert attack(model, data(2)[0], labels).shape == (2, 4)
-    with pytest.raises(ValueError, match="one class.*rows that name 1 to 2"):
+    with pytest.raises(ValueError, match="one class.*rows with 1 to 2"):
         ak.evaluate_robustness(model, (data(2)[0], labels), {"PGD": attack})

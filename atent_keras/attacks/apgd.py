@@ -37,8 +37,8 @@ class APGD(AutoPGD):
             are averaged, for networks that draw random numbers. Defaults to 1.
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.DLR()`. Defaults to `None`: the model's
-            compiled base loss, else cross-entropy from logits; cross-entropy,
-            too, if that is a distance such as `"mse"`.
+            compiled base loss, else cross-entropy from logits; the lead of
+            the best wrong class if that is a distance such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
