@@ -1,5 +1,6 @@
 """What is climbed and averaged: a Keras loss, one value per example."""
 
+import dataclasses
 import functools
 
 import keras
@@ -8,11 +9,55 @@ import tensorflow as tf
 # Keras's functions know no `from_logits` of their own; their classes do.
 _CLASSES = {
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "binary_focal_crossentropy": keras.losses.BinaryFocalCrossentropy,
     "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
     "sparse_categorical_crossentropy": (
         keras.losses.SparseCategoricalCrossentropy
     ),
 }
+
+_BINARY = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+)
+# Between outputs and labels as numbers: of no classes.
+_DISTANCES = (
+    keras.losses.CosineSimilarity,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Poisson,
+)
+_DISTANCE_FUNCTIONS = (
+    keras.losses.cosine_similarity,
+    keras.losses.huber,
+    keras.losses.log_cosh,
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.mean_squared_error,
+    keras.losses.mean_squared_logarithmic_error,
+    keras.losses.poisson,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decided:
+    """A loss that does not say what it expects, and what was found out.
+
+    Attributes:
+        loss: A Keras loss or a function `(y_true, y_pred) -> losses`.
+        from_logits: Boolean, whether a single output is a logit.
+    """
+
+    loss: object
+    from_logits: bool
+
+    def __call__(self, y_true, y_pred):
+        return per_example(self.loss, y_true, y_pred)
 
 
 def get(identifier):
@@ -55,13 +100,44 @@ def _by_name(name, dtype):
 
 
 @functools.cache
-def _cross_entropy(sparse, dtype):
+def _cross_entropy(kind, from_logits, dtype):
+    return kind(from_logits=from_logits, dtype=dtype)
+
+
+def cross_entropy(y):
+    """Returns the cross-entropy from logits of labels of this shape."""
+    sparse = y.shape.rank == 1 or y.shape[-1] == 1
     kind = (
         keras.losses.SparseCategoricalCrossentropy
         if sparse
         else keras.losses.CategoricalCrossentropy
     )
-    return kind(from_logits=True, dtype=dtype)
+    return _cross_entropy(kind, True, keras.config.floatx())
+
+
+def binary_cross_entropy(from_logits):
+    """Returns the cross-entropy of a single output."""
+    kind = keras.losses.BinaryCrossentropy
+    return _cross_entropy(kind, from_logits, keras.config.floatx())
+
+
+def compiled(model):
+    """Returns the loss that a Keras model was compiled with, `None` if none.
+
+    Raises:
+        ValueError: If there are several.
+    """
+    loss = model.loss if isinstance(model, keras.Model) else None
+    if isinstance(loss, dict) and "class_name" not in loss:
+        loss = list(loss.values())
+    if isinstance(loss, (list, tuple)):
+        if len(loss) != 1:
+            raise ValueError(
+                "The model must be compiled with a single loss. Received: "
+                f"loss={model.loss!r}"
+            )
+        (loss,) = loss
+    return loss
 
 
 def of_model(model, y):
@@ -71,11 +147,8 @@ def of_model(model, y):
         model: A Keras model or another callable.
         y: Labels; their shape chooses the kind of cross-entropy.
     """
-    compiled = getattr(model, "loss", None)
-    if isinstance(model, keras.Model) and compiled is not None:
-        return get(compiled)
-    sparse = y.shape.rank == 1 or y.shape[-1] == 1
-    return _cross_entropy(sparse, keras.config.floatx())
+    loss = compiled(model)
+    return cross_entropy(y) if loss is None else get(loss)
 
 
 def unwrap(loss):
@@ -85,15 +158,26 @@ def unwrap(loss):
     return loss
 
 
-def single(loss):
-    """Takes a model's only loss out of the list or dictionary it came in."""
-    losses = keras.tree.flatten(loss)
-    return losses[0] if len(losses) == 1 else loss
-
-
 def from_logits(loss):
-    """Whether `loss` expects logits; `None` where nobody can tell."""
+    """Whether `loss` expects logits; `None` where nobody can tell.
+
+    Keras's cross-entropies say so, and a loss of one's own can: by an
+    attribute `from_logits`.
+    """
+    if isinstance(loss, Decided):
+        return loss.from_logits
     return getattr(unwrap(loss), "from_logits", None)
+
+
+def is_binary(loss):
+    """Whether `loss` is the cross-entropy of each output by itself."""
+    return isinstance(unwrap(loss), _BINARY)
+
+
+def is_distance(loss):
+    """Whether `loss` is one between numbers rather than of classes."""
+    loss = unwrap(loss)
+    return isinstance(loss, _DISTANCES) or loss in _DISTANCE_FUNCTIONS
 
 
 def is_sparse(loss):
@@ -128,6 +212,8 @@ def per_example(loss, y, y_pred):
     # As Keras casts them before it asks a loss.
     y, y_pred = (tf.cast(value, keras.config.floatx()) for value in (y, y_pred))
     function = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    if function is loss:
+        y, y_pred = _of_same_rank(y, y_pred)
     losses = tf.convert_to_tensor(function(y, y_pred))
     if losses.shape.rank != 1:
         raise ValueError(
@@ -140,6 +226,18 @@ def per_example(loss, y, y_pred):
 
 class NoGradientError(ValueError):
     """What is climbed does not depend on the images."""
+
+
+def _of_same_rank(y, y_pred):
+    """Matches `(batch,)` to `(batch, 1)`, as Keras does for a function.
+
+    Or each of the examples would meet all of the others.
+    """
+    if y.shape.rank == 1 and y_pred.shape.rank == 2 and y_pred.shape[1] == 1:
+        return y[:, None], y_pred
+    if y_pred.shape.rank == 1 and y.shape.rank == 2 and y.shape[1] == 1:
+        return y, y_pred[:, None]
+    return y, y_pred
 
 
 def input_gradient(tape, losses, x_adv, output_gradients=None):

@@ -58,21 +58,19 @@ class RobustAccuracy(keras.callbacks.Callback):
         self.seed = seed
 
     def on_train_begin(self, logs=None):
-        if self.attack is None and not hasattr(self._loss, "threat_model"):
+        loss = base_losses.compiled(self.model)
+        if self.attack is None and not hasattr(loss, "threat_model"):
             raise ValueError(
                 "`attack` must be given unless the model is compiled with a "
                 "robust loss, whose threat model is the default. "
-                f"Received: attack=None and loss={self.model.loss!r}"
+                f"Received: attack=None and loss={loss!r}"
             )
-
-    @property
-    def _loss(self):
-        return base_losses.single(self.model.loss)
 
     def on_epoch_end(self, epoch, logs=None):
         attack = self.attack
         if attack is None:
-            attack = PGD(self._loss.threat_model, num_steps=20)
+            loss = base_losses.compiled(self.model)
+            attack = PGD(loss.threat_model, num_steps=20)
         report = evaluation.evaluate_robustness(
             self.model,
             self.data,

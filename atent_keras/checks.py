@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras import outputs as outputs_lib
 from atent_keras.memory import Memory
 
 # Resizing and decoding leave rounding errors outside the box; forgive those.
@@ -115,7 +116,7 @@ def labels(y, x):
             f"Received: labels of shape {y.shape} and dtype {y.dtype.name} "
             f"for images of shape {x.shape}"
         )
-    return y
+    return tf.cast(y, tf.int32) if y.dtype == tf.bool else y
 
 
 def labels_fit(y, loss, classes):
@@ -140,6 +141,8 @@ def labels_fit(y, loss, classes):
                 "output"
             )
         sparse = not one_hot
+    if base_losses.is_binary(loss):
+        return _binary(y, loss, classes)
     if sparse is None:
         return y
     if sparse and not (y.shape.rank == 1 or y.shape[1] == 1):
@@ -159,21 +162,83 @@ def labels_fit(y, loss, classes):
             "`keras.losses.BinaryCrossentropy(from_logits=True)`, or give it "
             "an output for the other class, too"
         )
+    return _within(y, classes - 1 if sparse else 1, classes)
+
+
+def _binary(y, loss, classes):
+    """Returns labels that cross-entropy takes for each output by itself."""
+    single = classes == 1 and (y.shape.rank == 1 or y.shape[1] == 1)
+    if not single and (y.shape.rank == 1 or y.shape[1] != classes):
+        shape = "(batch,)" if classes == 1 else f"(batch, {classes})"
+        raise ValueError(
+            f"{_name(loss)} expects labels of shape {shape} for a network with "
+            f"{_outputs(classes)}. Received: labels of shape {y.shape}"
+        )
+    return _within(y, 1, classes)
+
+
+def _within(y, top, classes):
     smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
     if y.dtype.is_integer:
         # A small type may not hold the number of classes.
         smallest, largest = (
             tf.cast(value, tf.int64) for value in (smallest, largest)
         )
-    top = classes - 1 if sparse else 1
     return _require(
         (smallest >= 0) & (largest <= tf.cast(top, largest.dtype)),
         y,
-        f"Labels must lie in 0..{top} for a network with {classes} outputs. "
+        f"Labels must lie in 0..{top} for a network with {_outputs(classes)}. "
         "Received: labels from {} to {}",
         smallest,
         largest,
     )
+
+
+def one_class(y, loss, classes):
+    """Returns `y`, checked to name one class for each image.
+
+    Args:
+        y: Labels, as a tensor.
+        loss: The base loss: those of a single output may be -1 and 1, as
+            hinge losses have them, but for cross-entropies and distances.
+        classes: Integer, the number of the network's outputs.
+
+    Raises:
+        ValueError: If some name another class, none or several.
+    """
+    if y.shape.rank == 2 and y.shape[1] not in (1, classes):
+        raise ValueError(
+            "Labels must have shape (batch,) or, one-hot, (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
+    if y.shape.rank == 2 and classes > 1 and y.shape[1] == classes:
+        largest = tf.equal(y, tf.reduce_max(y, axis=1, keepdims=True))
+        named = tf.reduce_sum(tf.cast(largest, tf.int32), axis=1)
+        return _require(
+            tf.reduce_all(named == 1),
+            y,
+            "One-hot labels must have one largest value for each image, since "
+            "an accuracy counts one class. Received: rows with {} to {}",
+            tf.reduce_min(named),
+            tf.reduce_max(named),
+        )
+    signed = not (base_losses.is_binary(loss) or base_losses.is_distance(loss))
+    if classes > 1 or not signed:
+        return _within(y, max(classes - 1, 1), classes)
+    values = tf.cast(y, tf.float32)
+    return _require(
+        tf.reduce_all((values == 0) | (values == 1))
+        | tf.reduce_all(tf.abs(values) == 1),
+        y,
+        "Labels must lie in 0..1, or be -1 and 1, for two classes. Received: "
+        "labels from {} to {}",
+        tf.reduce_min(values),
+        tf.reduce_max(values),
+    )
+
+
+def _outputs(count):
+    return f"{count} output" + "s" * (count != 1)
 
 
 def inference(model):
@@ -215,7 +280,7 @@ def batch(model, loss, threat_model, x, y):
     return x, labels_fit(y, loss, classes)
 
 
-# The number of a network's outputs: it is probed once.
+# What was found of a network: it is probed once.
 _probed = Memory()
 
 
@@ -236,14 +301,118 @@ def network(model, loss, shape, bounds):
     shape = tuple(shape)[1:]
 
     def probe():
-        # Lifted out of the graph that is being traced, if one is.
+        outputs = _probe(model, shape, bounds)
+        _check_logits(model, loss, shape, outputs)
+        return outputs.shape[-1]
+
+    return _once(model, (loss, shape, bounds), probe)
+
+
+def decided(model, loss, shape, bounds):
+    """Returns `loss`, which tells what a single output is if it did not.
+
+    That is what the compiled loss says; where it says nothing, `loss`, which
+    an attack may have of its own; where neither does, the network's end: a
+    sigmoid gives probabilities, a linear layer or tanh logits, of which those
+    above 0 stand for the second class; and last, outputs outside of [0, 1]
+    are logits. Distances compare outputs with labels of 0 and 1, so that 0.5
+    is half way, as it is of probabilities.
+
+    Args:
+        model, loss, shape, bounds: As `network` takes them.
+
+    Raises:
+        ValueError: If nothing tells.
+    """
+    if network(model, None, shape, bounds) > 1:
+        return loss
+    compiled = base_losses.compiled(model)
+    compiled = loss if compiled is None else base_losses.get(compiled)
+    for one in (compiled, loss):
+        logits = base_losses.from_logits(one)
+        if logits is None and base_losses.is_distance(one):
+            logits = False
+        if logits is not None:
+            break
+    else:
+        probable = gives_probabilities(model, loss, shape, bounds)
+        if probable is None:
+            raise ValueError(
+                "A network with a single output must end in a sigmoid or in a "
+                "linear layer, or the loss must say whether that is a logit. "
+                f"Received: a network of another kind, and {_name(loss)}. "
+                "Compile it with `keras.losses.BinaryCrossentropy(from_logits="
+                "...)`, or set the attribute `from_logits` of your loss to "
+                "True or False"
+            )
+        logits = not probable
+    if logits == base_losses.from_logits(loss):
+        return loss
+    return base_losses.Decided(loss, logits)
+
+
+def gives_probabilities(model, loss, shape, bounds):
+    """Whether a network's outputs are probabilities, and not logits.
+
+    The network tells; where it does not, `loss`.
+
+    Args:
+        model, loss, shape, bounds: As `network` takes them.
+
+    Returns:
+        A boolean, or `None` where nobody can tell.
+    """
+    alone, shape = base_losses.is_binary(loss), tuple(shape)[1:]
+
+    def look():
+        outputs = _probe(model, shape, bounds)
+        return _are_probabilities(model, loss, shape, outputs)
+
+    found = _once(model, ("probabilities", alone, shape, bounds), look)
+    if found is None and base_losses.from_logits(loss) is not None:
+        found = not base_losses.from_logits(loss)
+    return found
+
+
+def default_loss(model, y, shape, bounds):
+    """Returns what attacks climb by default.
+
+    That is the model's compiled base loss, else cross-entropy. A distance
+    rises on the far side of the right answer too, and has outputs on the
+    labels' scale, where cross-entropy is flat: instead of it, the lead of the
+    best wrong class is climbed.
+
+    Args:
+        model, shape, bounds: As `network` takes them.
+        y: Labels; their shape chooses the kind of cross-entropy.
+    """
+    loss = base_losses.of_model(model, y)
+    if not base_losses.is_distance(loss):
+        return loss
+    if network(model, None, shape, bounds) > 1:
+        return margins.OutputMargin()
+    # Of two classes any loss that rises with the output goes the same way.
+    probable = gives_probabilities(model, loss, shape, bounds)
+    return base_losses.binary_cross_entropy(not probable)
+
+
+def _once(model, key, find):
+    """Returns what `find()` gives; asks a model until it gives something."""
+
+    def lifted():
+        # Out of the graph that is being traced, if one is.
         with tf.init_scope():
-            return _probe(model, loss, shape, bounds)
+            return find()
 
-    return _probed.get(model, (loss, shape, bounds), probe)
+    return _probed.get(model, key, lifted)
 
 
-def _probe(model, loss, shape, bounds):
+def _probe(model, shape, bounds):
+    """Returns the outputs of three images, `(3, classes)`.
+
+    Symbolic ones, of which only the shape is known, where images may have any
+    size.
+    """
     if len(getattr(model, "inputs", None) or [1]) != 1:
         raise ValueError(
             "The network must have a single input. Received: "
@@ -277,9 +446,7 @@ def _probe(model, loss, shape, bounds):
             "The network must give one tensor of shape (batch, classes). "
             f"Received: outputs of shape {received}"
         )
-    if tf.is_tensor(outputs):
-        _check_logits(model, loss, tf.cast(outputs, tf.float32).numpy())
-    return outputs.shape[-1]
+    return outputs
 
 
 def require_finite(finite, images="images"):
@@ -308,19 +475,28 @@ def are_probabilities(outputs):
     return bool(outputs.min() >= 0 and off < 1e-2)
 
 
-def _check_logits(model, loss, outputs):
+def _are_probabilities(model, loss, shape, outputs):
+    """Whether outputs of `_probe` are; `None` where nobody can tell."""
+    single = outputs.shape[-1] == 1
+    if tf.is_tensor(outputs):
+        values = tf.cast(outputs, tf.float32).numpy()
+        if not single and not base_losses.is_binary(loss):
+            return are_probabilities(values)
+        if values.min() < 0 or values.max() > 1:
+            return False
+    elif not single:
+        return None
+    if getattr(model, "run_eagerly", False):
+        return None
+    return outputs_lib.ends_in_probabilities(inference(model), shape)
+
+
+def _check_logits(model, loss, shape, outputs):
     expected = base_losses.from_logits(loss)
-    activation = getattr(
-        (getattr(model, "layers", None) or [None])[-1], "activation", None
-    )
-    if outputs.shape[-1] > 1:
-        probabilities = are_probabilities(outputs)
-    elif activation is not None:
-        probabilities = activation is keras.activations.sigmoid
-    else:
-        inside = outputs.min() >= 0 and outputs.max() <= 1
-        probabilities = None if inside else False
-    if expected is None or probabilities is None:
+    if expected is None:
+        return
+    probabilities = _are_probabilities(model, loss, shape, outputs)
+    if probabilities is None:
         return
     if expected and probabilities:
         raise ValueError(
@@ -442,5 +618,7 @@ def _require(condition, tensor, message, *received):
 
 
 def _name(loss):
+    if loss is None:
+        return "no loss"
     loss = base_losses.unwrap(loss)
     return getattr(loss, "__name__", type(loss).__name__)

@@ -9,12 +9,15 @@ def class_labels(y, classes):
 
     Args:
         y: Integers of shape `(batch,)` or `(batch, 1)`, or one-hot
-            `(batch, classes)`.
+            `(batch, classes)`. Those of a single output may be -1 and 1, too.
         classes: Integer, the number of the network's outputs.
     """
+    y = tf.cast(y, tf.int32) if y.dtype == tf.bool else y
     if y.shape.rank == 2:
         one_hot = y.shape[1] == classes and classes > 1
         y = tf.argmax(y, axis=-1) if one_hot else y[:, 0]
+    if classes == 1:
+        y = tf.cast(y, tf.float32) > 0.5
     return tf.cast(y, tf.int32)
 
 
@@ -143,6 +146,12 @@ class Margin(Lead):
     @staticmethod
     def function(logits, y):
         return -margin(logits, y)
+
+
+class OutputMargin(Margin):
+    """The same of outputs on any scale, that of probabilities too."""
+
+    from_logits = None
 
 
 @keras.saving.register_keras_serializable("atent_keras")

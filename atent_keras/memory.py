@@ -30,6 +30,8 @@ class Memory:
     def get(self, model, settings, make):
         """Returns what `make` gives, from an earlier call if there was one.
 
+        `None` is not kept.
+
         Args:
             model: A Keras model or another callable.
             settings: What the result depends on; see `by_value`.
@@ -42,7 +44,10 @@ class Memory:
             return make()
         key = by_value(settings)
         if key not in found:
-            found[key] = make()
+            made = make()
+            if made is None:
+                return None
+            found[key] = made
             if len(found) > _MOST:
                 del found[next(iter(found))]
         # The one last used comes last.

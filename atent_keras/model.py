@@ -67,7 +67,11 @@ class RobustModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._require_robust()
         weight = _compiled(self, "_user_loss_weights")
-        settings = {} if weight is None else {"loss_weight": base_losses.single(weight)}
+        settings = (
+            {}
+            if weight is None
+            else {"loss_weight": keras.tree.flatten(weight)[0]}
+        )
         step = self._robust_loss.value_and_gradients(
             self, x, y, sample_weight, seed=self._step_seed(), **settings
         )
@@ -244,7 +248,7 @@ class RobustModel(keras.Model):
 
     @property
     def _robust_loss(self):
-        return base_losses.single(self.loss)
+        return base_losses.compiled(self)
 
     def _require_robust(self):
         loss, name = self._robust_loss, type(self).__name__

@@ -30,17 +30,23 @@ def export_classifier(
     The argument is `images`. The last gives `logits`, float32 `(batch,
     classes)`, with their gradient by the images, and is left out where the
     network gives probabilities. Each of the others gives `probabilities`,
-    float32 `(batch, classes)`, `class_index`, int64 `(batch,)`, and `label`,
-    strings `(batch,)`. The batch is of any size but 0. A request that does not
-    fit is answered by an `InvalidArgumentError`, which servers pass on.
+    float32 `(batch, classes)`, `class_index`, int64 `(batch,)`, the likeliest,
+    and `label`, strings `(batch,)`. The batch is of any size but 0. A request
+    that does not fit is answered by an `InvalidArgumentError`, which servers
+    pass on.
+
+    Logits become probabilities as the base loss has them: by a sigmoid each
+    where that is binary cross-entropy, so that several classes may be likely
+    at once, else by a softmax. A single output is that of the second of two
+    classes, with the logits 0 and its own.
 
     The bounds are those of the compiled `ATENTRegularizedLoss`, else (0, 1).
     The folder is written beside its place first, so that it is there either
     whole or not at all.
 
     Args:
-        model: A built Keras model from images to one row of classes each:
-            logits, unless its compiled loss says that they are probabilities.
+        model: A built Keras model from images to one row of classes each,
+            logits or probabilities.
         path: The folder; versions are up to you: servers want `dir/1`.
         labels: List of strings, one a class. Defaults to `None`: the
             classes' numbers.
@@ -51,7 +57,8 @@ def export_classifier(
     Raises:
         FileExistsError: If `path` exists and `overwrite` is false.
         ValueError: If the model is not built, takes or gives anything else,
-            or `labels` or `image_size` do not fit.
+            or is compiled with several losses or for other than classes, or
+            if `labels` or `image_size` do not fit.
 
     Example:
 
@@ -59,17 +66,19 @@ def export_classifier(
     """
     path = pathlib.Path(path)
     height, width, channels = _image_shape(model, image_size)
-    loss = getattr(model, "loss", None)
+    loss = base_losses.compiled(model)
     if loss is not None:
         loss = base_losses.get(loss)
     sampler = getattr(loss, "sampler", None)
     bounds = sampler.threat_model.bounds if sampler else (0.0, 1.0)
     shape = (None, height, width, channels)
-    classes = checks.network(model, loss, shape, bounds)
+    outputs = checks.network(model, loss, shape, bounds)
+    probable = _gives_probabilities(model, loss, shape, bounds)
+    classes = max(outputs, 2)
     labels = [str(i) for i in range(classes)] if labels is None else labels
     if len(labels) != classes or not all(isinstance(n, str) for n in labels):
         raise ValueError(
-            f"`labels` must be {classes} strings, one for each output of the "
+            f"`labels` must be {classes} strings, one for each class of the "
             f"network. Received: labels={labels!r}"
         )
     if path.exists() and not overwrite:
@@ -78,7 +87,9 @@ def export_classifier(
             f"path={str(path)!r}"
         )
     lower, upper = bounds
-    probable = base_losses.from_logits(loss) is False
+    squash = tf.nn.softmax
+    if outputs > 1 and base_losses.is_binary(loss):
+        squash = tf.sigmoid
     names = tf.constant(list(labels))
     classify = checks.inference(model)
 
@@ -87,15 +98,16 @@ def export_classifier(
             tf.shape(images)[0], "The batch must not be empty"
         )
         with tf.control_dependencies([checked]):
-            return tf.cast(classify(images), tf.float32)
+            found = tf.cast(classify(images), tf.float32)
+        if outputs > 1:
+            return found
+        # The softmax of 0 and a logit is the sigmoid of the logit.
+        first = 1 - found if probable else tf.zeros_like(found)
+        return tf.concat([first, found], axis=1)
 
     def answer(images):
-        outputs = run(images)
-        if classes == 1:
-            positive = outputs if probable else tf.sigmoid(outputs)
-            probabilities = tf.concat([1 - positive, positive], axis=1)
-        else:
-            probabilities = outputs if probable else tf.nn.softmax(outputs)
+        found = run(images)
+        probabilities = found if probable else squash(found)
         index = tf.argmax(probabilities, axis=-1)
         return {
             "probabilities": probabilities,
@@ -160,6 +172,26 @@ def export_classifier(
             pathlib.Path(draft).rename(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _gives_probabilities(model, loss, shape, bounds):
+    """Whether a classifier gives probabilities rather than logits.
+
+    Raises:
+        ValueError: If it is no classifier, or nobody can tell.
+    """
+    probable = checks.gives_probabilities(model, loss, shape, bounds)
+    if base_losses.is_distance(loss) and not probable:
+        raise ValueError(
+            "`model` must be a classifier, with probabilities to answer with. "
+            "Received: a network without a sigmoid or softmax at its end, "
+            f"compiled with {loss!r}. Compile it with a cross-entropy, or "
+            "serve its outputs as they are with `model.export`"
+        )
+    if checks.network(model, loss, shape, bounds) == 1:
+        decided = checks.decided(model, loss, shape, bounds)
+        probable = not base_losses.from_logits(decided)
+    return bool(probable)
 
 
 def _image_shape(model, image_size):

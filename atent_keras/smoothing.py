@@ -63,7 +63,7 @@ class SmoothedClassifier:
             images to outputs `(batch, classes)` in TensorFlow. The largest
             output is the answer. A single output is that of the second of two
             classes: a logit, or a probability if the model's compiled loss
-            says so.
+            says so or, where it is silent, the network ends in a sigmoid.
         sigma: Positive float, the standard deviation of the noise, in the
             images' units.
         bounds: Pair of floats, the range of the images before noise. Defaults
@@ -248,13 +248,15 @@ class SmoothedClassifier:
         classes = checks.network(self.model, None, shape, self.bounds)
         if classes > 1:
             return classes
-        checks.network(self.model, self._loss, shape, self.bounds)
+        loss = base_losses.of_model(self.model, tf.zeros(1))
+        checks.network(self.model, loss, shape, self.bounds)
+        self._loss(shape)
         return 2
 
-    @property
-    def _loss(self):
-        """What tells a single output's logit from its probability."""
-        return base_losses.of_model(self.model, tf.zeros(1))
+    def _loss(self, shape):
+        """Returns what tells a single output's logit from its probability."""
+        loss = base_losses.of_model(self.model, tf.zeros(1))
+        return checks.decided(self.model, loss, shape, self.bounds)
 
     def _tally(self, image, place, seed, num_samples, classes):
         """Returns one image's counts, and whether all outputs were finite."""
@@ -269,7 +271,7 @@ class SmoothedClassifier:
             noise.set_shape(x.shape)
             outputs = predict(x + self.sigma * noise)
             answers = tf.one_hot(
-                self._answers(outputs), classes, dtype=tf.int64
+                self._answers(outputs, x.shape), classes, dtype=tf.int64
             )
             return (
                 start + size,
@@ -292,12 +294,12 @@ class SmoothedClassifier:
     def _compiled(self):
         return tf.function(self._tally, autograph=False)
 
-    def _answers(self, outputs):
+    def _answers(self, outputs, shape):
         if outputs.shape[-1] > 1:
             return tf.argmax(outputs, axis=-1)
         # The second class, where that would be right.
         second = tf.ones(tf.shape(outputs)[:1], tf.int32)
-        right = accuracy.is_correct(second, outputs, self._loss)
+        right = accuracy.is_correct(second, outputs, self._loss(shape))
         return tf.cast(right, tf.int64)
 
 

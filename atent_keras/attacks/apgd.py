@@ -37,7 +37,8 @@ class APGD(AutoPGD):
             are averaged, for networks that draw random numbers. Defaults to 1.
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.DLR()`. Defaults to `None`: the model's
-            compiled base loss, else cross-entropy from logits.
+            compiled base loss, else cross-entropy from logits; the lead of
+            the best wrong class if that is a distance such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -73,6 +74,6 @@ class APGD(AutoPGD):
 
     def _admit(self, model, x, y):
         y, _, classes = super()._admit(model, x, y)
-        loss = self.loss or base_losses.of_model(model, y)
+        loss = self.loss or self._default_loss(model, x, y)
         checks.network(model, loss, x.shape, self.threat_model.bounds)
         return checks.labels_fit(y, loss, classes), loss, classes

@@ -51,6 +51,8 @@ class Attack:
         x: Floating-point images within the threat model's bounds, of shape
             `(batch, ...)`. Large batches are attacked in chunks.
         y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
+            Those of a single output, which is that of the second of two
+            classes, may be -1 and 1 if the loss takes them.
         seed: Integer; the same seed gives the same result, however the images
             are batched. Defaults to `None`, fresh randomness in every call.
         first: Integer, the place of the first image in its data set, where
@@ -194,9 +196,15 @@ class Attack:
         """Checks network and labels; returns labels, loss and classes."""
         loss = self.loss
         if loss is None:
-            loss = base_losses.of_model(model, y)
-        classes = checks.network(model, loss, x.shape, self.threat_model.bounds)
-        return checks.labels_fit(y, loss, classes), loss, classes
+            loss = self._default_loss(model, x, y)
+        network = model, loss, x.shape, self.threat_model.bounds
+        classes = checks.network(*network)
+        y = checks.labels_fit(y, loss, classes)
+        return y, checks.decided(*network), classes
+
+    def _default_loss(self, model, x, y):
+        """Returns what is climbed where the attack has no loss of its own."""
+        return checks.default_loss(model, y, x.shape, self.threat_model.bounds)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
         """Attacks images of any number.

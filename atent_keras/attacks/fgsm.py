@@ -22,7 +22,8 @@ class FGSM(Attack):
         threat_model: `Linf` (the original method) or `L2`.
         loss: What is climbed: a Keras loss (name, config or instance).
             Defaults to `None`: the model's compiled base loss, else
-            cross-entropy from logits.
+            cross-entropy from logits; the lead of the best wrong class if
+            that is a distance such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.

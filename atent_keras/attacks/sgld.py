@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from atent_keras import base_losses
 from atent_keras.attacks.attack import Attack
 from atent_keras.threat_models import Linf
 from atent_keras.threat_models import is_finite
@@ -129,6 +130,10 @@ class SGLD(Attack):
                 "has no pull towards the clean image; use drift='gradient' or "
                 f"L2. Received: gamma={self.gamma}"
             )
+
+    def _default_loss(self, model, x, y):
+        # The chain samples around that loss, whatever it is.
+        return base_losses.of_model(model, y)
 
     def start(self, x, noise):
         if not self.random_start:

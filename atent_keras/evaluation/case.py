@@ -52,7 +52,10 @@ class Case:
 
     @property
     def loss(self):
-        return base_losses.of_model(self.target.model, self.y)
+        """What attacks climb."""
+        network = self.x.shape, self.threat_model.bounds
+        loss = checks.default_loss(self.target.model, self.y, *network)
+        return checks.decided(self.target.model, loss, *network)
 
     @functools.cached_property
     def outputs(self):
@@ -61,9 +64,12 @@ class Case:
 
     @functools.cached_property
     def gives_probabilities(self):
-        if self.outputs.shape[-1] == 1:
-            return base_losses.from_logits(self.loss) is False
-        return checks.are_probabilities(self.outputs)
+        model = self.target.model
+        loss = base_losses.of_model(model, self.y)
+        if self.outputs.shape[-1] > 1 and not base_losses.is_binary(loss):
+            return checks.are_probabilities(self.outputs)
+        network = self.x.shape, self.threat_model.bounds
+        return bool(checks.gives_probabilities(model, loss, *network))
 
     @functools.cached_property
     def gradients(self):

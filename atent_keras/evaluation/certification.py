@@ -292,6 +292,8 @@ def _admit(smoothed, x, y):
     """Returns images, and labels as integers, that fit each other."""
     x = entry.images(x, smoothed.bounds)
     y = entry.labels(y, x)
-    classes = smoothed.num_classes(x.shape)
-    y = entry.labels_fit(y, base_losses.of_model(None, y), classes)
-    return x, margins.class_labels(y, classes)
+    smoothed.num_classes(x.shape)
+    loss = base_losses.of_model(smoothed.model, y)
+    network = smoothed.model, None, x.shape, smoothed.bounds
+    outputs = entry.network(*network)
+    return x, margins.class_labels(entry.one_class(y, loss, outputs), outputs)

@@ -63,7 +63,8 @@ class MaskingChecks:
 
     Args:
         num_images: Positive integer: the first so many that the network
-            classifies right are looked at. Defaults to 100.
+            classifies right are looked at, of images of several sizes those
+            of the size that comes first. Defaults to 100.
         num_steps: Positive integer, the steps of PGD. Defaults to 40.
         num_queries: Positive integer, the queries of Square. Defaults to
             1,000.

@@ -151,7 +151,9 @@ class Walk:
     """
 
     def __init__(self, model, attacks, seed, results, checks):
-        self.target, self.attacks, self.seed = Target(model), attacks, seed
+        bounds = next(iter(attacks.values())).threat_model.bounds
+        self.target, self.attacks = Target(model, bounds), attacks
+        self.seed = seed
         self.results, self.digest = results, Digest()
         self.num_examples, self.num_batches = 0, 0
         self.checks, self.sample = checks, []
@@ -201,9 +203,16 @@ class Walk:
                     }
                 )
             bar.update(self.results.arrays, last)
-        self.sample.append([part[: self.room] for part in (x, y, places)])
-        self.room -= len(self.sample[-1][-1])
+        self._keep(x, y, places)
         self.num_examples, self.num_batches = last, self.num_batches + 1
+
+    def _keep(self, *batch):
+        """Keeps images for the checks, which take those of one size."""
+        if self.sample and not len(self.sample[0][-1]):
+            self.sample.clear()
+        if not self.sample or self.sample[0][0].shape[1:] == batch[0].shape[1:]:
+            self.sample.append([part[: self.room] for part in batch])
+            self.room -= len(self.sample[-1][-1])
 
     def _admit(self, x, y):
         first = next(iter(self.attacks.values()))
@@ -214,7 +223,8 @@ class Walk:
             x, y = entry.batch(
                 self.target.model, loss, attack.threat_model, x, y
             )
-        return x, y
+        network = self.target.model, None, x.shape, self.target.bounds
+        return x, entry.one_class(y, loss, entry.network(*network))
 
     def case(self):
         """Returns what the checks look at."""

@@ -24,13 +24,14 @@ class Target:
     Args:
         model: A Keras model, run in inference mode, or a callable from images
             to logits.
+        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, bounds=(0.0, 1.0)):
         known = (keras.Layer, tf.Module, types.FunctionType)
         if not isinstance(model, known):
             model = Function(model)
-        self.model = model
+        self.model, self.bounds = model, bounds
         self.predict = checks.inference(model)
         self._compiled = self.predict
         if not getattr(model, "run_eagerly", False):
@@ -50,6 +51,8 @@ class Target:
         """
         outputs = self.outputs(x)
         loss = base_losses.of_model(self.model, y)
+        if outputs.shape[-1] == 1:
+            loss = checks.decided(self.model, loss, x.shape, self.bounds)
         right = accuracy.is_correct(y, outputs, loss)
         answered = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
         if finite:

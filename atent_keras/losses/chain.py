@@ -37,9 +37,7 @@ def climb(
 
         return gradients.at(predict, x_adv, losses)[0], state
 
-    return attack.climb(
-        x, start, gradient, noise, state, steps, network.unroll
-    )
+    return attack.climb(x, start, gradient, noise, state, steps, network.unroll)
 
 
 def ascent_and_average(loss, network, batch, alpha):

@@ -34,6 +34,7 @@ def outputs(model, x, y, bounds):
     if checks.network(model, None, x.shape, bounds) == 1:
         # Nothing but the loss tells its logit from its probability.
         checks.network(model, loss, x.shape, bounds)
+        loss = checks.decided(model, loss, x.shape, bounds)
     return columns(finite(Target(model).outputs(x)), loss)
 
 
@@ -83,16 +84,7 @@ def labels(y, x, classes):
         ValueError: If they do not fit images or classes.
     """
     y = checks.labels(y, x)
-    if y.shape.rank == 2 and y.shape[1] not in (1, classes):
-        raise ValueError(
-            "Labels must have shape (batch,) or, one-hot, (batch, "
-            f"{classes}). Received: labels of shape {y.shape}"
-        )
-    y = margins.class_labels(y, classes)
-    smallest, largest = int(tf.reduce_min(y)), int(tf.reduce_max(y))
-    if smallest < 0 or largest >= classes:
-        raise ValueError(
-            f"Labels must lie in 0..{classes - 1}. Received: labels from "
-            f"{smallest} to {largest}"
-        )
-    return y
+    if classes == 2 and (y.shape.rank == 1 or y.shape[1] == 1):
+        # Two classes may be those of a single output.
+        classes = 1
+    return margins.class_labels(checks.one_class(y, None, classes), classes)

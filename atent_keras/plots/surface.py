@@ -109,6 +109,7 @@ def loss_surface(
     loss = base_losses.of_model(model, y) if loss is None else loss
     loss = base_losses.get(loss)
     x, y = checks.batch(model, loss, threat_model, x, y)
+    loss = checks.decided(model, loss, x.shape, threat_model.bounds)
     pyplot = canvas.pyplot()
     ticks = extent * np.linspace(-1, 1, resolution)
     found = surface(model, loss, x, y, threat_model, seed, ticks)

@@ -18,6 +18,7 @@ from conftest import small_network
 from evaluations import Counted
 from evaluations import Returns
 from evaluations import as_batches
+from evaluations import assert_same
 from evaluations import counting
 from evaluations import digits_network
 from evaluations import evaluate
@@ -109,6 +110,38 @@ def test_data_in_any_form_and_any_batches(digits):
     assert accuracies((x, one_hot)) == pytest.approx(expected, abs=1 / 300)
 
 
+def test_images_of_several_sizes(tmp_path):
+    """The checks look at those of one size, the attacks at all."""
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            layers.Conv2D(3, 3),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    data = [
+        (x, np.argmax(network.predict(x, verbose=0), axis=1))
+        for x in (
+            rng.random((4, size, size, 1), dtype="float32") for size in (5, 6)
+        )
+    ]
+    # None of the first batch is classified right.
+    data.insert(0, (data[1][0], (data[1][1] + 1) % 3))
+    settings = {
+        "checks": ak.MaskingChecks(num_images=8, num_steps=2, num_queries=5)
+    }
+    attacks = {"FGSM": FGSM(Linf(0.1))}
+    report = evaluate(network, data, attacks, **settings)
+    assert report.clean_accuracy == 2 / 3
+    evidence = {one.check: one.evidence for one in report.findings}
+    assert "at 4 images" in evidence["zero gradients"]
+    for _ in range(2):
+        kept = evaluate(network, data, attacks, folder=tmp_path, **settings)
+        assert_same(kept, report)
+
+
 def test_is_correct_with_every_kind_of_label():
     y_pred = tf.constant([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
     expected = [True, True, False]
@@ -120,9 +153,10 @@ def test_is_correct_with_every_kind_of_label():
     y = tf.constant([1, 0, 0])
     np.testing.assert_array_equal(is_correct(y, single), [True, True, True])
     logits = keras.losses.BinaryCrossentropy(from_logits=True)
-    np.testing.assert_array_equal(
-        is_correct(y, single, logits), [True, False, True]
-    )
+    for y in ([1, 0, 0], [[1], [0], [0]], [1, -1, -1], [True, False, False]):
+        np.testing.assert_array_equal(
+            is_correct(tf.constant(y), single, logits), [True, False, True]
+        )
 
 
 def test_what_an_attack_returns_is_brought_back_into_ball_and_box():

@@ -134,6 +134,75 @@ def test_probabilities_are_not_squashed_twice(tmp_path):
     )
 
 
+def tiny_network(units, activation=None, loss=None):
+    """Outputs around 0 for images of 2 by 2 pixels."""
+    layers = keras.layers
+    dense = layers.Dense(units, activation=activation, name="out")
+    network = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.Flatten(), dense]
+    )
+    if loss is not None:
+        network.compile(loss=loss)
+    return network
+
+
+def binary(from_logits):
+    return keras.losses.BinaryCrossentropy(from_logits=from_logits)
+
+
+@pytest.mark.parametrize(
+    "arguments, probabilities",
+    [
+        # Each class by itself: several may be likely.
+        ((3, None, binary(True)), tf.sigmoid),
+        ((3, "sigmoid", binary(False)), tf.identity),
+        ((3, None, [cross_entropy()]), tf.nn.softmax),
+        # Which nobody said.
+        ((3, "softmax"), tf.identity),
+        ((3, "softmax", "mse"), tf.identity),
+        ((1, None, {"out": binary(True)}), tf.sigmoid),
+        ((1, "sigmoid", binary(False)), tf.identity),
+        ((1, None, "hinge"), tf.sigmoid),
+        ((1, "sigmoid", "mse"), tf.identity),
+        ((1,), tf.sigmoid),
+    ],
+)
+def test_probabilities_are_those_of_the_base_loss(
+    arguments, probabilities, tmp_path
+):
+    network = tiny_network(*arguments)
+    x = np.random.default_rng(0).random((6, 2, 2, 1), dtype="float32")
+    outputs = network(x)
+    expected = probabilities(outputs).numpy()
+    single = outputs.shape[1] == 1
+    if single:
+        expected = np.concatenate([1 - expected, expected], axis=1)
+    names = ["no", "yes"] if single else ["a", "b", "c"]
+    ak.export_classifier(network, tmp_path / "m", names)
+    signatures = tf.saved_model.load(str(tmp_path / "m")).signatures
+    answer = signatures["serving_default"](images=tf.constant(x))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
+    index = expected.argmax(axis=1)
+    np.testing.assert_array_equal(answer["class_index"], index)
+    np.testing.assert_array_equal(
+        answer["label"], np.array(names, "S")[index].astype(object)
+    )
+    assert ("logits" in signatures) == (probabilities is not tf.identity)
+    if single and "logits" in signatures:
+        # Two classes, as whoever evaluates the network needs them.
+        logits = signatures["logits"](images=tf.constant(x))["logits"]
+        np.testing.assert_allclose(logits[:, 1:], outputs, atol=1e-6)
+        np.testing.assert_array_equal(logits[:, 0], 0)
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_what_has_no_probabilities_is_refused(units, tmp_path):
+    network = tiny_network(units, None, "mse")
+    with pytest.raises(ValueError, match="a classifier.*model.export"):
+        ak.export_classifier(network, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "settings, error, message",
     [
