@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import presets
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
@@ -66,6 +67,7 @@ class AdversarialLoss(RobustLoss):
     """
 
     arguments = ("loss", "attack", "attack_training", "radius_schedule")
+    presets = presets.ADVERSARIAL
 
     def __init__(
         self,

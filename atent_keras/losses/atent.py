@@ -88,6 +88,8 @@ class ATENTRegularizedLoss(RobustLoss):
         "chain_training",
         "radius_schedule",
     )
+    presets = presets.PRESETS
+    preset_attack = SGLD
 
     def __init__(
         self,
@@ -129,29 +131,6 @@ class ATENTRegularizedLoss(RobustLoss):
     alpha = property(operator.attrgetter("_alpha"))
     loss_iterates = property(operator.attrgetter("_loss_iterates"))
     chain_training = property(operator.attrgetter("_chain_training"))
-
-    @classmethod
-    def from_preset(cls, name, loss=None, **overrides):
-        """Returns the loss with the authors' settings for a data set.
-
-        Args:
-            name: `"mnist_linf"`, `"mnist_l2"`, `"cifar10_linf"` or
-                `"cifar10_l2"`; see `atent_keras.presets`.
-            loss: The base loss. Defaults to `None`: cross-entropy of integer
-                labels from logits.
-            **overrides: `epsilon`, `bounds`, and arguments of `SGLD` and of
-                this class. A step that the preset gives in units of `epsilon`
-                follows an overridden `epsilon`.
-
-        Raises:
-            ValueError: If there is no such preset or setting.
-        """
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        own = ("alpha", "loss_iterates", "chain_training", "radius_schedule")
-        own += ("reduction", "name", "dtype")
-        settings = {key: overrides.pop(key) for key in own if key in overrides}
-        return cls(loss, presets.sampler(name, **overrides), **settings)
 
     def shares(self, count):
         weights = [self.alpha * (1 - self.alpha) ** k for k in range(count)]

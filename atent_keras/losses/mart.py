@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from atent_keras import margins
+from atent_keras import presets
 from atent_keras.losses.divergence_loss import DivergenceLoss
 from atent_keras.losses.robust_loss import Losses
 
@@ -53,6 +54,8 @@ class MARTLoss(DivergenceLoss):
       misclassified examples", ICLR 2020,
       https://openreview.net/forum?id=rklOg6EFwS.
     """
+
+    presets = presets.MART
 
     def __init__(
         self,

@@ -9,7 +9,9 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import distribution
+from atent_keras import presets
 from atent_keras import version
+from atent_keras.attacks import PGD
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import outside
 from atent_keras.losses.network import Network
@@ -104,6 +106,9 @@ class RobustLoss(keras.losses.Loss):
 
     # Names of the arguments, for configurations and `repr`.
     arguments = ("loss", "attack", "radius_schedule")
+    # Published settings by name, of an attack of this kind.
+    presets = {}
+    preset_attack = PGD
 
     def __init__(
         self,
@@ -134,6 +139,44 @@ class RobustLoss(keras.losses.Loss):
     def threat_model(self):
         """Where the points may be."""
         return self.attack.threat_model
+
+    @classmethod
+    def from_preset(cls, name, loss=None, **overrides):
+        """Returns the loss with its authors' settings for a data set.
+
+        Args:
+            name: Which ones; see `atent_keras.presets`. Only what was
+                published is there.
+            loss: The base loss. Defaults to `None`: cross-entropy of integer
+                labels from logits.
+            **overrides: `epsilon`, `bounds`, and arguments of the attack and
+                of this class. A step that the preset gives in units of
+                `epsilon` follows an overridden `epsilon`; everything follows
+                the width of `bounds`.
+
+        Raises:
+            ValueError: If there is no such preset or setting.
+        """
+        return cls._published(cls.presets, name, loss, overrides)
+
+    @classmethod
+    def _published(cls, published, name, loss, overrides):
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        attack, settings = presets.resolve(
+            published, name, cls.preset_attack, overrides
+        )
+        settings["attack" if "attack" in cls.arguments else "sampler"] = attack
+        try:
+            return cls(loss=loss, **settings)
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            raise ValueError(
+                "Overrides of a preset must be `epsilon`, `bounds` or settings "
+                "of the attack or the loss. Received: "
+                f"{', '.join(overrides)}"
+            ) from error
 
     def points(self, network, state, batch, attack, seed):
         """Finds the points to learn from.

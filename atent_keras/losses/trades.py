@@ -5,6 +5,7 @@ import operator
 import keras
 import tensorflow as tf
 
+from atent_keras import presets
 from atent_keras.attacks.attack import replaced
 from atent_keras.losses.divergence_loss import DivergenceLoss
 from atent_keras.losses.robust_loss import Losses
@@ -59,6 +60,7 @@ class TRADESLoss(DivergenceLoss):
     """
 
     arguments = ("attack", "beta", "loss", "clean_passes", "radius_schedule")
+    presets = presets.TRADES
 
     def __init__(
         self,

@@ -7,8 +7,11 @@ import tensorflow as tf
 
 from atent_keras import checks
 from atent_keras import distribution
+from atent_keras import presets
+from atent_keras.losses.adversarial import AdversarialLoss
 from atent_keras.losses.network import Network
 from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.losses.trades import TRADESLoss
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
 
@@ -90,6 +93,30 @@ class AdversarialWeightPerturbation(RobustLoss):
 
     gamma = property(operator.attrgetter("_gamma"))
     warmup_steps = property(operator.attrgetter("_warmup_steps"))
+
+    @classmethod
+    def from_preset(cls, name, loss=None, **overrides):
+        """Returns a perturbed loss with the authors' settings.
+
+        Args:
+            name: `"cifar10_linf"` or `"cifar10_l2"`, of adversarial training,
+                or `"cifar10_linf_trades"`.
+            loss: The base loss. Defaults to `None`: cross-entropy of integer
+                labels from logits.
+            **overrides: `gamma`, `warmup_steps`, and what the robust loss's
+                own `from_preset` takes.
+
+        Raises:
+            ValueError: If there is no such preset or setting.
+        """
+        presets.require(presets.PERTURBED, name)
+        method, gamma, preset = presets.PERTURBED[name]
+        kind = {"adversarial": AdversarialLoss, "trades": TRADESLoss}[method]
+        settings = {"gamma": gamma, "warmup_steps": 0}
+        for key in settings.keys() & overrides.keys():
+            settings[key] = overrides.pop(key)
+        inner = kind._published({name: preset}, name, loss, overrides)
+        return cls(inner, **settings)
 
     def call(self, y_true, y_pred):
         return self.loss.call(y_true, y_pred)
