@@ -22,8 +22,8 @@ coupled weight decay (wd):
 - MART: `cifar10_linf`: ResNet-18, SGD 0.01, wd 3.5e-3, batch 128, 120 epochs,
   rate x 0.1 at 75, 90, 100.
 - Weight perturbation: `cifar10_linf`, `cifar10_l2`, of adversarial training and
-  trained as that. `cifar10_linf_trades`: WRN-34-10, SGD 0.1, wd 5e-4, batch 128,
-  200 epochs, rate x 0.1 at 100 and 150, perturbed from epoch 10 on.
+  trained as that. `cifar10_linf_trades`: WRN-34-10, SGD 0.1, wd 5e-4, batch
+  128, 200 epochs, rate x 0.1 at 100 and 150, perturbed from epoch 10 on.
 
 References:
 - Jagatap et al., "Adversarially robust learning via entropic regularization",
