@@ -230,10 +230,10 @@ def one_class(y, loss, classes):
         tf.reduce_all((values == 0) | (values == 1))
         | tf.reduce_all(tf.abs(values) == 1),
         y,
-        "Labels must lie in 0..1, or be -1 and 1, for two classes. Received: "
+        "Labels of two classes must be -1 and 1, or lie in 0..1. Received: "
         "labels from {} to {}",
-        tf.reduce_min(values),
-        tf.reduce_max(values),
+        tf.reduce_min(y),
+        tf.reduce_max(y),
     )
 
 
