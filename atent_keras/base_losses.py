@@ -43,6 +43,17 @@ _DISTANCE_FUNCTIONS = (
     keras.losses.poisson,
 )
 
+_HINGES = (
+    keras.losses.CategoricalHinge,
+    keras.losses.Hinge,
+    keras.losses.SquaredHinge,
+)
+_HINGE_FUNCTIONS = (
+    keras.losses.categorical_hinge,
+    keras.losses.hinge,
+    keras.losses.squared_hinge,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Decided:
@@ -100,25 +111,13 @@ def _by_name(name, dtype):
 
 
 @functools.cache
-def _cross_entropy(kind, from_logits, dtype):
-    return kind(from_logits=from_logits, dtype=dtype)
-
-
-def cross_entropy(y):
-    """Returns the cross-entropy from logits of labels of this shape."""
-    sparse = y.shape.rank == 1 or y.shape[-1] == 1
+def _cross_entropy(sparse, dtype):
     kind = (
         keras.losses.SparseCategoricalCrossentropy
         if sparse
         else keras.losses.CategoricalCrossentropy
     )
-    return _cross_entropy(kind, True, keras.config.floatx())
-
-
-def binary_cross_entropy(from_logits):
-    """Returns the cross-entropy of a single output."""
-    kind = keras.losses.BinaryCrossentropy
-    return _cross_entropy(kind, from_logits, keras.config.floatx())
+    return kind(from_logits=True, dtype=dtype)
 
 
 def compiled(model):
@@ -148,7 +147,10 @@ def of_model(model, y):
         y: Labels; their shape chooses the kind of cross-entropy.
     """
     loss = compiled(model)
-    return cross_entropy(y) if loss is None else get(loss)
+    if loss is not None:
+        return get(loss)
+    sparse = y.shape.rank == 1 or y.shape[-1] == 1
+    return _cross_entropy(sparse, keras.config.floatx())
 
 
 def unwrap(loss):
@@ -178,6 +180,12 @@ def is_distance(loss):
     """Whether `loss` is one between numbers rather than of classes."""
     loss = unwrap(loss)
     return isinstance(loss, _DISTANCES) or loss in _DISTANCE_FUNCTIONS
+
+
+def is_hinge(loss):
+    """Whether `loss` is flat where the right class leads by enough."""
+    loss = unwrap(loss)
+    return isinstance(loss, _HINGES) or loss in _HINGE_FUNCTIONS
 
 
 def is_sparse(loss):

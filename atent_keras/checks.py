@@ -133,6 +133,8 @@ def labels_fit(y, loss, classes):
     """
     sparse, unwrapped = base_losses.is_sparse(loss), base_losses.unwrap(loss)
     one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
+    if isinstance(unwrapped, margins.OutputMargin):
+        return one_class(y, loss, classes)
     if isinstance(unwrapped, margins.Lead):
         if classes < 2:
             raise ValueError(
@@ -230,10 +232,10 @@ def one_class(y, loss, classes):
         tf.reduce_all((values == 0) | (values == 1))
         | tf.reduce_all(tf.abs(values) == 1),
         y,
-        "Labels must lie in 0..1, or be -1 and 1, for two classes. Received: "
+        "Labels of two classes must be -1 and 1, or lie in 0..1. Received: "
         "labels from {} to {}",
-        tf.reduce_min(values),
-        tf.reduce_max(values),
+        tf.reduce_min(y),
+        tf.reduce_max(y),
     )
 
 
@@ -340,7 +342,7 @@ def decided(model, loss, shape, bounds):
             raise ValueError(
                 "A network with a single output must end in a sigmoid or in a "
                 "linear layer, or the loss must say whether that is a logit. "
-                f"Received: a network of another kind, and {_name(loss)}. "
+                f"Received: a network of another kind, and {_name(compiled)}. "
                 "Compile it with `keras.losses.BinaryCrossentropy(from_logits="
                 "...)`, or set the attribute `from_logits` of your loss to "
                 "True or False"
@@ -374,26 +376,22 @@ def gives_probabilities(model, loss, shape, bounds):
     return found
 
 
-def default_loss(model, y, shape, bounds):
+def default_loss(model, y):
     """Returns what attacks climb by default.
 
     That is the model's compiled base loss, else cross-entropy. A distance
-    rises on the far side of the right answer too, and has outputs on the
-    labels' scale, where cross-entropy is flat: instead of it, the lead of the
-    best wrong class is climbed.
+    rises on the far side of the right answer too, and a hinge is flat where
+    the network is sure: instead of these, the lead of the best wrong class is
+    climbed.
 
     Args:
-        model, shape, bounds: As `network` takes them.
+        model: A Keras model or another callable.
         y: Labels; their shape chooses the kind of cross-entropy.
     """
     loss = base_losses.of_model(model, y)
-    if not base_losses.is_distance(loss):
-        return loss
-    if network(model, None, shape, bounds) > 1:
+    if base_losses.is_distance(loss) or base_losses.is_hinge(loss):
         return margins.OutputMargin()
-    # Of two classes any loss that rises with the output goes the same way.
-    probable = gives_probabilities(model, loss, shape, bounds)
-    return base_losses.binary_cross_entropy(not probable)
+    return loss
 
 
 def _once(model, key, find):
@@ -486,9 +484,13 @@ def _are_probabilities(model, loss, shape, outputs):
             return False
     elif not single:
         return None
-    if getattr(model, "run_eagerly", False):
-        return None
-    return outputs_lib.ends_in_probabilities(inference(model), shape)
+    try:
+        return outputs_lib.ends_in_probabilities(inference(model), shape)
+    except Exception:
+        # What runs eagerly need not make a graph.
+        if getattr(model, "run_eagerly", False):
+            return None
+        raise
 
 
 def _check_logits(model, loss, shape, outputs):

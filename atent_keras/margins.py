@@ -149,9 +149,18 @@ class Margin(Lead):
 
 
 class OutputMargin(Margin):
-    """The same of outputs on any scale, that of probabilities too."""
+    """The same of outputs on any scale, that of probabilities too.
+
+    A single output is that of the second of two classes.
+    """
 
     from_logits = None
+
+    @staticmethod
+    def function(outputs, y):
+        if outputs.shape[-1] == 1:
+            return outputs[:, 0] * tf.cast(1 - 2 * y, outputs.dtype)
+        return -margin(outputs, y)
 
 
 @keras.saving.register_keras_serializable("atent_keras")

@@ -112,6 +112,20 @@ def test_attacks_climb_no_distance(attack, activation):
         assert left["mse"] > np.mean(robust) + 1 / len(x)
 
 
+def test_attacks_are_not_stopped_by_a_hinge():
+    """It is flat where the lead is above 1, here 0.25 from the boundary."""
+    x, y = points()
+    model = network(units=1)
+    model.compile(loss="hinge")
+    attacks = {"it": FGSM(Linf(0.5)), "hinge": FGSM(Linf(0.5), loss="hinge")}
+    for labels in (y, 2 * y - 1):
+        left = ak.evaluate_robustness(
+            model, (x, labels), attacks, checks=None, verbose=0
+        ).robust_accuracy
+        sure = np.abs(x.sum(axis=1) - 1) > 0.25
+        assert left["it"] == 0 and left["hinge"] == np.mean(sure) > 0.3
+
+
 def test_langevin_chains_sample_the_loss_of_training():
     x, y = points(8)
     model = network(units=1)

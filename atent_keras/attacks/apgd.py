@@ -38,7 +38,8 @@ class APGD(AutoPGD):
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.DLR()`. Defaults to `None`: the model's
             compiled base loss, else cross-entropy from logits; the lead of
-            the best wrong class if that is a distance such as `"mse"`.
+            the best wrong class if that is a hinge or a distance
+            such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -74,6 +75,6 @@ class APGD(AutoPGD):
 
     def _admit(self, model, x, y):
         y, _, classes = super()._admit(model, x, y)
-        loss = self.loss or self._default_loss(model, x, y)
+        loss = self.loss or self._default_loss(model, y)
         checks.network(model, loss, x.shape, self.threat_model.bounds)
         return checks.labels_fit(y, loss, classes), loss, classes

@@ -196,15 +196,15 @@ class Attack:
         """Checks network and labels; returns labels, loss and classes."""
         loss = self.loss
         if loss is None:
-            loss = self._default_loss(model, x, y)
+            loss = self._default_loss(model, y)
         network = model, loss, x.shape, self.threat_model.bounds
         classes = checks.network(*network)
         y = checks.labels_fit(y, loss, classes)
         return y, checks.decided(*network), classes
 
-    def _default_loss(self, model, x, y):
+    def _default_loss(self, model, y):
         """Returns what is climbed where the attack has no loss of its own."""
-        return checks.default_loss(model, y, x.shape, self.threat_model.bounds)
+        return checks.default_loss(model, y)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
         """Attacks images of any number.

@@ -43,8 +43,8 @@ class PGD(Attack):
         loss: What is climbed: a Keras loss (name, config or instance), such
             as `atent_keras.attacks.Margin()` or `DLR()`. Defaults to `None`:
             the model's compiled base loss, else cross-entropy from logits;
-            the lead of the best wrong class if that is a distance such as
-            `"mse"`.
+            the lead of the best wrong class if that is a hinge or a distance
+            such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
