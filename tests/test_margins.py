@@ -42,7 +42,7 @@ def test_the_ratios_know_neither_scale_nor_shift():
 def test_few_classes():
     y, target = tf.constant([0]), tf.constant([1])
     three, two = tf.constant([[3.0, 1.0, 0.0]]), tf.constant([[3.0, 1.0]])
-    np.testing.assert_allclose(margins.dlr(three, y), [-2 / 3])
+    np.testing.assert_allclose(margins.dlr(three, y), [-2])
     np.testing.assert_allclose(margins.targeted_dlr(three, y, target), [-2])
     np.testing.assert_allclose(margins.dlr(two, y), [-2])
     np.testing.assert_allclose(margins.targeted_dlr(two, y, target), [-2])
