@@ -54,10 +54,11 @@ def dlr(logits, y):
     ```
 
     It changes with neither a shift nor a scale of the logits, so that an
-    overconfident network can't hide its gradient. Two classes have no `z[2]`,
-    and get the plain difference.
+    overconfident network can't hide its gradient. Fewer than four classes get
+    the plain difference: of three, the ratio rises by pushing the last one
+    down as well as by bringing the second one up, and ascent ends there.
     """
-    if logits.shape[-1] == 2:
+    if logits.shape[-1] < 4:
         return -margin(logits, y)
     z = tf.math.top_k(logits, 3).values
     return tf.math.divide_no_nan(-margin(logits, y), z[:, 0] - z[:, 2])
@@ -171,6 +172,9 @@ class DLR(Lead):
     z = sorted(logits, reverse=True)
     -(logits[y] - max(logits[k] for k != y)) / (z[0] - z[2])
     ```
+
+    With fewer than four classes it is the plain difference, which three
+    classes withstand less than the ratio.
 
     Labels are integers `(batch,)` or one-hot `(batch, classes)`.
 

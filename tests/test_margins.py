@@ -42,10 +42,23 @@ def test_the_ratios_know_neither_scale_nor_shift():
 def test_few_classes():
     y, target = tf.constant([0]), tf.constant([1])
     three, two = tf.constant([[3.0, 1.0, 0.0]]), tf.constant([[3.0, 1.0]])
-    np.testing.assert_allclose(margins.dlr(three, y), [-2 / 3])
-    np.testing.assert_allclose(margins.targeted_dlr(three, y, target), [-2 / 3])
+    np.testing.assert_allclose(margins.dlr(three, y), [-2])
+    np.testing.assert_allclose(margins.targeted_dlr(three, y, target), [-2])
     np.testing.assert_allclose(margins.dlr(two, y), [-2])
     np.testing.assert_allclose(margins.targeted_dlr(two, y, target), [-2])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_every_target_has_a_gradient(classes):
+    """The last of three classes, too, whose ratio over z[0] - z[2] is -1."""
+    logits = tf.Variable(4.0 - tf.range(classes, dtype="float32")[None] ** 2)
+    for target in range(1, classes):
+        with tf.GradientTape() as tape:
+            value = margins.targeted_dlr(
+                logits, tf.constant([0]), tf.constant([target])
+            )
+        gradient = tape.gradient(value, logits).numpy()
+        assert gradient[0, target] > 0
 
 
 def test_equal_logits_give_no_nan():

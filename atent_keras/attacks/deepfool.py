@@ -77,8 +77,12 @@ class DeepFool(RoundAttack):
             )
             step = model.reach(point, normal, -gap)
             step = tf.where(per_example(fooled, x), tf.zeros_like(x), step)
+            # On the boundary itself, where float16 may well land, the step is
+            # nothing, and the class does not change.
+            stuck = per_example((gap == 0) & ~fooled, x)
+            onward = tf.where(stuck, self.overshoot * perturbation, step)
             # What the box takes away is not owed.
-            perturbation = model.clip(x + perturbation + step) - x
+            perturbation = model.clip(x + perturbation + onward) - x
             point = model.clip(x + (1 + self.overshoot) * perturbation)
             return k + 1, perturbation, point, self.lead(predict, point, y) < 0
 

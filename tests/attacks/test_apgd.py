@@ -271,3 +271,45 @@ def test_counts_must_be_positive_integers(name):
             kind(Linf(0.1), **{name: 0})
     with pytest.raises(ValueError, match="`targets` must be .* Received"):
         APGDT(Linf(0.1), targets=None)
+
+
+def test_apgdt_leads_to_the_last_of_three_classes():
+    """In the ball, the last class alone can win, and does on its corner.
+
+    At 0.5 the logits are 1, 0.5 and 0; at 0.8 they are 1, 0.5 and 1.44.
+    """
+    inputs = keras.Input((2,))
+    network = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    network.set_weights(
+        [
+            np.array([[0.0, 0.0, 2.4], [0.0, 0.0, 2.4]]),
+            np.array([1.0, 0.5, -2.4]),
+        ]
+    )
+    x = np.full((4, 2), 0.5, "float32")
+    x_adv = APGDT(Linf(0.3), num_steps=10, targets=2)(network, x, [0] * 4)
+    np.testing.assert_array_equal(np.argmax(network(x_adv), axis=1), 2)
+
+
+def test_three_classes_fall_to_every_loss_alike():
+    """Whoever follows a ratio of three logits leaves half of the images."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(300, 10)).astype("float32")
+    y = np.argmax(x @ rng.normal(size=(10, 3)), axis=1)
+    inputs = keras.Input((10,))
+    hidden = keras.layers.Dense(16, activation="relu")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+    network.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    network.fit(x, y, epochs=40, verbose=0)
+    norm, left = Linf(0.4), []
+    for attack in (
+        APGD(norm, 20),
+        APGD(norm, 20, loss=DLR()),
+        APGDT(norm, 20, targets=2),
+    ):
+        x_adv = attack(network, x[:100], y[:100], seed=0)
+        left.append(np.mean(np.argmax(network(x_adv), axis=1) == y[:100]))
+    assert max(left) < 0.1

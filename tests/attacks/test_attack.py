@@ -258,6 +258,23 @@ def test_pgds_step_can_follow_a_schedule(network, batch):
     assert again.step_size.get_config() == falling.get_config()
 
 
+@pytest.mark.parametrize("norm", THREAT_MODELS, ids=repr)
+def test_pgds_start_may_leave_the_box(norm):
+    x = tf.zeros((3, 40))
+    noise = tf.random.stateless_normal(x.shape, (0, 1))
+    start = PGD(norm, random_start="unclipped").start(x, lambda k: noise)
+    np.testing.assert_array_equal(start, norm.random_start(x, noise))
+    assert np.min(start) < 0 and np.max(norm.norm(start)) <= norm.epsilon
+    clipped = PGD(norm).start(x, lambda k: noise)
+    np.testing.assert_array_equal(clipped, norm.clip(start))
+
+
+@pytest.mark.parametrize("value", ["clipped", 1, None])
+def test_random_start_must_be_known(value):
+    with pytest.raises(ValueError, match="`random_start` must be .* Received"):
+        PGD(Linf(0.1), random_start=value)
+
+
 def test_one_trace_whatever_the_number_of_images(network, digits):
     x, y = digits
     traces = []
@@ -276,11 +293,49 @@ def test_one_trace_whatever_the_number_of_images(network, digits):
     assert len(traces) == before
 
 
+def test_equal_settings_share_one_trace(batch):
+    network = small_network()
+    traces = []
+
+    def function(x):
+        if not tf.executing_eagerly():
+            traces.append(x.shape)
+        return network(x)
+
+    def attack(from_logits=True, first=0.02):
+        loss = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=from_logits, name=f"loss_{len(traces)}"
+        )
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [1], [first, 0.01]
+        )
+        return PGD(Linf(0.1), schedule, num_steps=2, loss=loss)
+
+    x_adv = attack()(function, *batch, seed=0)
+    once = len(traces)
+    np.testing.assert_array_equal(attack()(function, *batch, seed=0), x_adv)
+    assert len(traces) == once > 0
+    other = attack(first=0.05)(function, *batch, seed=0)
+    assert not np.array_equal(other, x_adv)
+    assert len(traces) > once
+
+
 def test_a_model_that_was_attacked_can_be_forgotten(batch):
     model = small_network()
     PGD(Linf(0.1), num_steps=2)(model, *batch)
     reference = weakref.ref(model)
     del model
+    gc.collect()
+    assert reference() is None
+
+
+def test_so_can_a_function(network, batch):
+    def function(x):
+        return network(x)
+
+    PGD(Linf(0.1), num_steps=2)(function, *batch)
+    reference = weakref.ref(function)
+    del function
     gc.collect()
     assert reference() is None
 

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import keras
@@ -11,6 +12,7 @@ from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.evaluation import MaskingChecks
 from atent_keras.evaluation import evaluate_robustness
+from atent_keras.evaluation import masking
 from atent_keras.evaluation.signs import CHECKS
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
@@ -176,7 +178,9 @@ def test_the_first_images_that_are_classified_right_are_looked_at(data):
         checks=MaskingChecks(num_images=3, num_steps=1, num_queries=2),
         verbose=0,
     )
-    np.testing.assert_array_equal(seen[-1], x[right[:3]])
+    # The last look at them is in the batches in which they came.
+    found = np.concatenate(seen[-2:] if right[0] < 7 <= right[2] else seen[-1:])
+    np.testing.assert_array_equal(found, x[right[:3]])
 
 
 def test_l2_and_two_classes_with_one_output():
@@ -213,7 +217,7 @@ def test_findings_of_the_same_case_are_not_found_twice(data, tmp_path):
     def surrogate(images):
         # Attacks are compiled; eager passes are looks at what it is.
         if not tf.executing_eagerly():
-            attacked.append(images.shape)
+            tf.py_function(attacked.append, [tf.shape(images)], [])
         return network(images)
 
     def evaluate(num_images):
@@ -232,6 +236,41 @@ def test_findings_of_the_same_case_are_not_found_twice(data, tmp_path):
     assert len(attacked) == count > 0
     assert evaluate(12) != first
     assert len(attacked) > count
+
+
+def test_checks_keep_to_the_data_s_batches(data, capsys, monkeypatch):
+    """And do not depend on them; the bar counts every attack of a batch."""
+    x, y = data[0][:24], data[1][:24]
+    network = small_network()
+    y = np.where(np.arange(24) % 5, np.argmax(network(x), axis=1), y)
+    sizes, passes, count = [], [], masking.Bar.attacked
+    monkeypatch.setattr(
+        masking.Bar, "attacked", lambda bar: passes.append(1) or count(bar)
+    )
+
+    def model(images):
+        tf.py_function(sizes.append, [tf.shape(images)[0]], [])
+        return network(images)
+
+    def findings(size, verbose=0):
+        sizes.clear()
+        return evaluate_robustness(
+            model,
+            [(x[i : i + size], y[i : i + size]) for i in range(0, 24, size)],
+            {"FGSM": FGSM(Linf(0.02))},
+            checks=MaskingChecks(17, 2, 5, surrogate=network),
+            verbose=verbose,
+        ).findings
+
+    found = findings(5, verbose=1)
+    assert max(sizes) == 5
+    shown = capsys.readouterr().out
+    assert "checks for masked gradients" in shown
+    total = 4 * (2 + 4 + 2 + 1)
+    assert len(passes) == total
+    assert re.findall(rf"(\d+)/{total}", shown)[-1] == str(total)
+    assert findings(24) == found
+    assert "checks" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -410,7 +410,7 @@ def test_preset_overrides():
     assert loss.sampler.step_size == 2.5 / 40
     assert (loss.alpha, loss.loss_iterates) == (0.5, 2)
     loss = from_preset("mnist_linf", epsilon=0.1, bounds=(-1, 1), num_steps=3)
-    assert loss.sampler.step_size == 0.01
+    assert loss.sampler.step_size == 0.02  # the box is twice as wide
     assert loss.sampler.threat_model.bounds == (-1, 1)
     assert from_preset("cifar10_l2", step_size=0.3).sampler.step_size == 0.3
     hinge = from_preset("mnist_linf", loss="CategoricalHinge")
