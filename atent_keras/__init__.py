@@ -15,6 +15,7 @@ from atent_keras.evaluation import RobustnessReport
 from atent_keras.evaluation import certify_robustness
 from atent_keras.evaluation import evaluate_robustness
 from atent_keras.evaluation import load_classifier
+from atent_keras.evaluation.smoothing import SmoothedClassifier
 from atent_keras.losses import AdversarialLoss
 from atent_keras.losses import AdversarialWeightPerturbation
 from atent_keras.losses import ATENTRegularizedLoss
@@ -23,7 +24,6 @@ from atent_keras.losses import TRADESLoss
 from atent_keras.model import ATENTModel
 from atent_keras.model import RobustModel
 from atent_keras.serving import export_classifier
-from atent_keras.smoothing import SmoothedClassifier
 from atent_keras.version import __version__
 
 __all__ = [

@@ -22,7 +22,7 @@ from absl import app
 from absl import flags
 
 import atent_keras as ak
-from atent_keras.accuracy import is_correct
+from atent_keras.attacks.accuracy import is_correct
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("table", "linear", ["linear", "stages", "art"], "Which.")

@@ -21,7 +21,7 @@ import named_attacks
 import run_folder
 import saved_networks
 import settings
-from atent_keras.smoothing import require_certifiable
+from atent_keras.evaluation.smoothing import require_certifiable
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atent_keras import accuracy
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
+from atent_keras.attacks import accuracy
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.apgd import APGD
 from atent_keras.attacks.apgdt import APGDT

@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from atent_keras import accuracy
 from atent_keras import base_losses
+from atent_keras.attacks import accuracy
 from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example

@@ -11,8 +11,8 @@ from atent_keras import checks
 from atent_keras.attacks import gradients
 from atent_keras.attacks.apgd import APGD
 from atent_keras.attacks.auto_attack import AutoAttack
+from atent_keras.evaluation.intervals import favours
 from atent_keras.evaluation.target import Target
-from atent_keras.intervals import favours
 
 # How likely an attack leads another by luck alone: below this, it leads.
 CHANCE = 0.01

@@ -17,8 +17,8 @@ from atent_keras.evaluation.batches import split
 from atent_keras.evaluation.report import Report
 from atent_keras.evaluation.results import Results
 from atent_keras.evaluation.robustness import require_run
-from atent_keras.smoothing import SmoothedClassifier
-from atent_keras.smoothing import require_certifiable
+from atent_keras.evaluation.smoothing import SmoothedClassifier
+from atent_keras.evaluation.smoothing import require_certifiable
 from atent_keras.version import __version__
 
 # Images between two looks at the disk: few, since each takes many samples.

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from atent_keras import intervals
+from atent_keras.evaluation import intervals
 from atent_keras.evaluation import table
 from atent_keras.evaluation.results import write
 from atent_keras.evaluation.results import write_arrays

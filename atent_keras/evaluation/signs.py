@@ -12,7 +12,7 @@ import numpy as np
 from atent_keras.attacks.pgd import PGD
 from atent_keras.attacks.square import Square
 from atent_keras.evaluation.case import percent
-from atent_keras.intervals import lower_bound
+from atent_keras.evaluation.intervals import lower_bound
 from atent_keras.threat_models import Linf
 
 # Above these, the sign is seen.

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atent_keras import accuracy
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.attacks import accuracy
 from atent_keras.attacks.attack import chunks
 from atent_keras.threat_models import per_example
 

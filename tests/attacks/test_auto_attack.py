@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-from atent_keras.accuracy import is_correct
 from atent_keras.attacks import APGD
 from atent_keras.attacks import APGDT
 from atent_keras.attacks import DLR
@@ -17,6 +16,7 @@ from atent_keras.attacks import SGLD
 from atent_keras.attacks import AutoAttack
 from atent_keras.attacks import Square
 from atent_keras.attacks import UniformNoise
+from atent_keras.attacks.accuracy import is_correct
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy

@@ -11,8 +11,8 @@ from scipy import stats
 import atent_keras as ak
 from atent_keras.evaluation import CertificationReport
 from atent_keras.evaluation import certify_robustness
-from atent_keras.smoothing import ABSTAIN
-from atent_keras.smoothing import SmoothedClassifier
+from atent_keras.evaluation.smoothing import ABSTAIN
+from atent_keras.evaluation.smoothing import SmoothedClassifier
 from conftest import small_network
 
 SIGMA = 0.3

@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-from atent_keras.accuracy import is_correct
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.attacks import SGLD
+from atent_keras.attacks.accuracy import is_correct
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy

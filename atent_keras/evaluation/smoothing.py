@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from atent_keras import accuracy
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.attacks import accuracy
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.loop import while_loop
-from atent_keras.intervals import lower_bound
+from atent_keras.evaluation.intervals import lower_bound
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atent_keras.intervals import clopper_pearson
-from atent_keras.intervals import favours
-from atent_keras.intervals import lower_bound
+from atent_keras.evaluation.intervals import clopper_pearson
+from atent_keras.evaluation.intervals import favours
+from atent_keras.evaluation.intervals import lower_bound
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])

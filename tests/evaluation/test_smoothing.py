@@ -5,9 +5,9 @@ import tensorflow as tf
 from scipy import stats
 
 import atent_keras as ak
-from atent_keras.smoothing import ABSTAIN
-from atent_keras.smoothing import Certificates
-from atent_keras.smoothing import SmoothedClassifier
+from atent_keras.evaluation.smoothing import ABSTAIN
+from atent_keras.evaluation.smoothing import Certificates
+from atent_keras.evaluation.smoothing import SmoothedClassifier
 from conftest import small_network
 
 SIGMA = 0.3

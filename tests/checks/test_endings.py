@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import atent_keras as ak
 from atent_keras.attacks import PGD
-from atent_keras.outputs import ends_in_probabilities
+from atent_keras.checks.endings import ends_in_probabilities
 from atent_keras.threat_models import Linf
 
 # A logit of 0.3 is right where the label is 1, a probability of 0.3 is not.

@@ -1,0 +1,158 @@
+"""Whether labels fit their images, the loss, and the network."""
+
+import tensorflow as tf
+
+from atent_keras import base_losses
+from atent_keras import margins
+from atent_keras.checks.rules import name_of
+from atent_keras.checks.rules import require
+
+
+def labels(y, x):
+    """Returns `y` as a tensor of shape `(batch,)` or `(batch, classes)`.
+
+    Args:
+        y: Labels, as an array or a tensor.
+        x: The images they belong to.
+
+    Raises:
+        ValueError: If there is not one label, or one row, per image.
+    """
+    if y is None:
+        raise ValueError("`y` must hold the images' labels. Received: y=None")
+    y = tf.convert_to_tensor(y)
+    if (
+        y.shape.rank not in (1, 2)
+        or not y.shape[:1].is_compatible_with(x.shape[:1])
+        or y.dtype == tf.string
+    ):
+        raise ValueError(
+            "Labels must have shape (batch,) or, one-hot, (batch, classes). "
+            f"Received: labels of shape {y.shape} and dtype {y.dtype.name} "
+            f"for images of shape {x.shape}"
+        )
+    return tf.cast(y, tf.int32) if y.dtype == tf.bool else y
+
+
+def labels_fit(y, loss, classes):
+    """Returns `y`, its values checked against the network's classes.
+
+    Args:
+        y: Labels, as a tensor.
+        loss: The base loss, which says what kind of labels it wants.
+        classes: Integer, the number of the network's outputs.
+
+    Raises:
+        ValueError: If labels are of the wrong kind for `loss` or out of
+            range.
+    """
+    sparse, unwrapped = base_losses.is_sparse(loss), base_losses.unwrap(loss)
+    one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
+    if isinstance(unwrapped, margins.OutputMargin):
+        return one_class(y, loss, classes)
+    if isinstance(unwrapped, margins.Lead):
+        if classes < 2:
+            raise ValueError(
+                f"{name_of(loss)} needs a network with one output for each of "
+                f"two or more classes. Received: a network with {classes} "
+                "output"
+            )
+        sparse = not one_hot
+    if base_losses.is_binary(loss):
+        return _binary(y, loss, classes)
+    if sparse is None:
+        return y
+    if sparse and not (y.shape.rank == 1 or y.shape[1] == 1):
+        raise ValueError(
+            f"{name_of(loss)} expects integer labels of shape (batch,). "
+            f"Received: labels of shape {y.shape}"
+        )
+    if not sparse and not one_hot:
+        raise ValueError(
+            f"{name_of(loss)} expects one-hot labels of shape (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
+    if sparse and classes == 1:
+        raise ValueError(
+            f"{name_of(loss)} needs one output for each class. Received: a "
+            "network with a single output. Compile it with "
+            "`keras.losses.BinaryCrossentropy(from_logits=True)`, or give it "
+            "an output for the other class, too"
+        )
+    return _within(y, classes - 1 if sparse else 1, classes)
+
+
+def _binary(y, loss, classes):
+    """Returns labels that cross-entropy takes for each output by itself."""
+    single = classes == 1 and (y.shape.rank == 1 or y.shape[1] == 1)
+    if not single and (y.shape.rank == 1 or y.shape[1] != classes):
+        shape = "(batch,)" if classes == 1 else f"(batch, {classes})"
+        raise ValueError(
+            f"{name_of(loss)} expects labels of shape {shape} for a network "
+            f"with {_outputs(classes)}. Received: labels of shape {y.shape}"
+        )
+    return _within(y, 1, classes)
+
+
+def _within(y, top, classes):
+    smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
+    if y.dtype.is_integer:
+        # A small type may not hold the number of classes.
+        smallest, largest = (
+            tf.cast(value, tf.int64) for value in (smallest, largest)
+        )
+    return require(
+        (smallest >= 0) & (largest <= tf.cast(top, largest.dtype)),
+        y,
+        f"Labels must lie in 0..{top} for a network with {_outputs(classes)}. "
+        "Received: labels from {} to {}",
+        smallest,
+        largest,
+    )
+
+
+def one_class(y, loss, classes):
+    """Returns `y`, checked to name one class for each image.
+
+    Args:
+        y: Labels, as a tensor.
+        loss: The base loss: those of a single output may be -1 and 1, as
+            hinge losses have them, but for cross-entropies and distances.
+        classes: Integer, the number of the network's outputs.
+
+    Raises:
+        ValueError: If some name another class, none or several.
+    """
+    if y.shape.rank == 2 and y.shape[1] not in (1, classes):
+        raise ValueError(
+            "Labels must have shape (batch,) or, one-hot, (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
+    if y.shape.rank == 2 and classes > 1 and y.shape[1] == classes:
+        largest = tf.equal(y, tf.reduce_max(y, axis=1, keepdims=True))
+        named = tf.reduce_sum(tf.cast(largest, tf.int32), axis=1)
+        return require(
+            tf.reduce_all(named == 1),
+            y,
+            "One-hot labels must have one largest value for each image, since "
+            "an accuracy counts one class. Received: rows with {} to {}",
+            tf.reduce_min(named),
+            tf.reduce_max(named),
+        )
+    signed = not (base_losses.is_binary(loss) or base_losses.is_distance(loss))
+    if classes > 1 or not signed:
+        return _within(y, max(classes - 1, 1), classes)
+    values = tf.cast(y, tf.float32)
+    return require(
+        tf.reduce_all((values == 0) | (values == 1))
+        | tf.reduce_all(tf.abs(values) == 1),
+        y,
+        "Labels of two classes must be -1 and 1, or lie in 0..1. Received: "
+        "labels from {} to {}",
+        tf.reduce_min(y),
+        tf.reduce_max(y),
+    )
+
+
+def _outputs(count):
+    return f"{count} output" + "s" * (count != 1)

@@ -1,0 +1,62 @@
+"""Whether images are images."""
+
+import keras
+import tensorflow as tf
+
+from atent_keras.checks.rules import require
+
+# Resizing and decoding leave rounding errors outside the box; forgive those.
+_TOLERANCE = 1e-5
+
+
+def images(x, bounds):
+    """Returns `x` as a tensor of dtype `keras.config.floatx()`.
+
+    Args:
+        x: Images, `(batch, ...)`, as an array or a tensor.
+        bounds: Pair of floats, the images' range.
+
+    Raises:
+        TypeError: If `x` is no single array of floating-point numbers.
+        ValueError: If `x` has no batch axis, is empty, or has values out of
+            `bounds`.
+    """
+    if isinstance(x, (dict, list, tuple)):
+        raise TypeError(
+            "`x` must be a single array or tensor of images; networks with "
+            f"dictionary or multiple inputs are not supported. Received: a "
+            f"{type(x).__name__}"
+        )
+    x = tf.convert_to_tensor(x)
+    image_spec(x)
+    x = tf.cast(x, keras.config.floatx())
+    lower, upper = bounds
+    slack = _TOLERANCE * (upper - lower)
+    smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
+    # Written so that a NaN fails.
+    inside = (smallest >= lower - slack) & (largest <= upper + slack)
+    return require(
+        inside,
+        x,
+        f"Images must lie within the threat model's bounds ({lower}, {upper})."
+        " Received: values from {} to {}. Rescale the images (a division by "
+        "255 takes 0..255 to 0..1) or pass other `bounds` to the threat model",
+        smallest,
+        largest,
+    )
+
+
+def image_spec(x):
+    """Checks the shape and dtype of images; see `images`."""
+    if not x.dtype.is_floating:
+        raise TypeError(
+            "Images must be floating-point numbers, e.g. float32 in [0, 1]. "
+            f"Received: dtype {x.dtype.name}"
+        )
+    if x.shape.rank is None or x.shape.rank < 2:
+        raise ValueError(
+            "Images must have a known shape (batch, ...). Received: shape "
+            f"{x.shape}"
+        )
+    if x.shape[0] == 0:
+        raise ValueError(f"The data set is empty. Received: shape {x.shape}")
