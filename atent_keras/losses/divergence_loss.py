@@ -75,9 +75,8 @@ class DivergenceLoss(RobustLoss):
     def _climb(self, network, state, batch, attack, seed, losses):
         """Climbs `losses`, a function of the outputs, in inference mode."""
         x, noise = batch.x, noise_lib.normal_noise(seed, batch.x)
-        lower, upper = attack.threat_model.bounds
         if type(attack).start in (PGD.start, FGSM.start, SGLD.start):
-            start = x + _START * (upper - lower) * noise(0)
+            start = x + _START * attack.threat_model.width * noise(0)
         else:
             start = attack.start(x, noise)
         x_adv, state = climb(

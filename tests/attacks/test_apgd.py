@@ -292,9 +292,9 @@ def test_apgdt_leads_to_the_last_of_three_classes():
 
 
 def test_three_classes_fall_to_every_loss_alike():
-    """Whoever follows a ratio of three logits leaves half of the images."""
-    rng = np.random.default_rng(0)
-    x = rng.uniform(size=(300, 10)).astype("float32")
+    """Whoever follows a ratio of three logits leaves a quarter or so."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(size=(600, 10)).astype("float32")
     y = np.argmax(x @ rng.normal(size=(10, 3)), axis=1)
     inputs = keras.Input((10,))
     hidden = keras.layers.Dense(16, activation="relu")(inputs)
@@ -303,7 +303,7 @@ def test_three_classes_fall_to_every_loss_alike():
         keras.optimizers.Adam(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    network.fit(x, y, epochs=40, verbose=0)
+    network.fit(x, y, epochs=60, verbose=0)
     norm, left = Linf(0.4), []
     for attack in (
         APGD(norm, 20),
