@@ -99,7 +99,8 @@ class AutoPGD(RoundAttack):
             before=start.x,
             best=start,
             step_size=tf.fill(
-                tf.shape(lead), tf.cast(2 * self.threat_model.epsilon, x.dtype)
+                tf.shape(lead),
+                tf.convert_to_tensor(2 * self.threat_model.epsilon, x.dtype),
             ),
             rises=tf.zeros_like(lead),
             best_then=start.loss,

@@ -111,9 +111,9 @@ class CarliniWagner(RoundAttack):
             search,
             (
                 tf.constant(0),
-                tf.fill([count], tf.cast(self.initial_weight, x.dtype)),
+                tf.fill([count], tf.constant(self.initial_weight, x.dtype)),
                 tf.zeros([count], x.dtype),
-                tf.fill([count], tf.cast(LARGEST, x.dtype)),
+                tf.fill([count], tf.constant(LARGEST, x.dtype)),
                 x,
                 tf.where(right, x.dtype.max, tf.zeros([], x.dtype)),
             ),
