@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -10,6 +8,7 @@ import tensorflow as tf
 
 import atent_keras as ak
 import killed_run
+import scripts
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.evaluation.description import describe
@@ -81,19 +80,11 @@ def test_a_run_that_was_killed_ends_with_the_same_report(tmp_path):
     network.save(model)
     known = []
     for last_call in (1, 4, 7, 0):
-        run = subprocess.run(
-            [
-                sys.executable,
-                killed_run.__file__,
-                model,
-                folder,
-                str(last_call),
-            ],
-            capture_output=True,
-            text=True,
+        code, output = scripts.run(
+            killed_run.__file__, model, folder, last_call
         )
         killed = last_call > 0
-        assert run.returncode == -signal.SIGKILL * killed, run.stderr
+        assert code == -signal.SIGKILL * killed, output
         assert (folder / "report.json").exists() != killed
         with np.load(folder / "progress" / "examples.npz") as arrays:
             known.append(sum(len(v) for k, v in arrays.items() if "/n" in k))
