@@ -27,9 +27,15 @@ from evaluations import linear_network
 from evaluations import without_seconds
 
 
-def test_a_finished_run_is_not_run_again(digits, tmp_path):
+@pytest.fixture(scope="module")
+def trained(digits):
+    """A network that tests only ask, so that one training does for all."""
+    return digits_network(digits)
+
+
+def test_a_finished_run_is_not_run_again(digits, trained, tmp_path):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
     first = evaluate(network, data, attacks, folder=tmp_path)
     assert len(calls) == 4
@@ -51,10 +57,10 @@ def test_a_finished_run_is_not_run_again(digits, tmp_path):
 
 
 def test_a_stopped_run_goes_on_with_the_batch_where_it_stopped(
-    digits, tmp_path
+    digits, trained, tmp_path
 ):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
     whole = evaluate(network, data, attacks)
     calls.clear()
@@ -100,9 +106,9 @@ def test_a_run_that_was_killed_ends_with_the_same_report(tmp_path):
 
 
 def test_results_of_something_else_are_refused_by_what_differs(
-    digits, tmp_path
+    digits, trained, tmp_path
 ):
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": PGD(Linf(0.1), num_steps=2)}
     evaluate(network, data, attacks, folder=tmp_path)
 
@@ -139,8 +145,10 @@ def test_results_of_something_else_are_refused_by_what_differs(
         keras.config.set_floatx("float32")
 
 
-def test_networks_with_the_same_weights_are_told_apart(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_networks_with_the_same_weights_are_told_apart(
+    digits, trained, tmp_path
+):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
     evaluate(network, data, attacks, folder=tmp_path)
     layers = keras.layers
@@ -165,8 +173,10 @@ def test_another_loss_or_precision_is_refused(digits, tmp_path):
         evaluate(network, data, attacks, folder=tmp_path)
 
 
-def test_a_randomized_network_can_go_on_if_it_can_be_known(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_randomized_network_can_go_on_if_it_can_be_known(
+    digits, trained, tmp_path
+):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
 
     class Noisy(keras.Model):
@@ -210,8 +220,8 @@ def test_settings_are_the_same_in_every_process():
     assert describe(PGD(Linf(0.1))) != describe(PGD(Linf(0.1), num_steps=9))
 
 
-def test_a_damaged_folder_is_refused(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_damaged_folder_is_refused(digits, trained, tmp_path):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
     first = evaluate(network, data, attacks, folder=tmp_path)
     file = tmp_path / "progress" / "examples.npz"
@@ -222,9 +232,9 @@ def test_a_damaged_folder_is_refused(digits, tmp_path):
     assert_same(evaluate(network, data, attacks, folder=tmp_path), first)
 
 
-def test_a_full_disk_keeps_what_was_found(digits, tmp_path):
+def test_a_full_disk_keeps_what_was_found(digits, trained, tmp_path):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
 
     def full_from_the_third_on():
