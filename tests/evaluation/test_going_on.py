@@ -27,12 +27,6 @@ from evaluations import linear_network
 from evaluations import without_seconds
 
 
-@pytest.fixture(scope="module")
-def trained(digits):
-    """A network that tests only ask, so that one training does for all."""
-    return digits_network(digits)
-
-
 def test_a_finished_run_is_not_run_again(digits, trained, tmp_path):
     calls = counting()
     network, data = trained, as_batches(digits)
