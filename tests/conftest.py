@@ -1,4 +1,5 @@
 import contextlib
+import os
 import resource
 
 import keras
@@ -9,6 +10,8 @@ from sklearn.datasets import load_digits
 
 import atent_keras as ak
 
+# What XLA compiles here runs a few times: being quick to compile counts.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Two logical devices, before TensorFlow starts, for what runs on several.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

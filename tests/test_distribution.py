@@ -168,6 +168,8 @@ def test_the_noise_of_the_replicas(strategy, jit_compile):
         keras.utils.set_random_seed(seed)
         norm = ak.threat_models.Linf(100.0, bounds=(-100.0, 100.0))
         with strategy.scope():
+            inputs = keras.Input((8, 8, 1))
+            flat = keras.layers.Flatten()(inputs)
             model = small_model(
                 small_loss(
                     norm,
@@ -177,6 +179,7 @@ def test_the_noise_of_the_replicas(strategy, jit_compile):
                     random_start=False,
                     drift="gradient",
                 ),
+                network=keras.Model(inputs, keras.layers.Dense(10)(flat)),
                 jit_compile=jit_compile,
             )
         seen = []

@@ -3,10 +3,7 @@
 import json
 import os
 import pathlib
-import signal
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import devices
+import scripts
 import worker
 import workers
 from conftest import largest_difference
@@ -52,10 +50,10 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):
     )
     with workers.running(2, SCRIPT, *flags) as (chief, other):
         while newest(folder) < 4:
-            assert chief.poll() is None, chief.communicate()[0]
+            assert chief.returncode is None, chief.wait()
             time.sleep(0.02)
-        other.send_signal(signal.SIGKILL)
-        output = chief.communicate(timeout=workers.TIMEOUT)[0]
+        other.kill()
+        output = chief.wait()
     assert chief.returncode != 0
     message = "all of them again. Received: no answer from worker 1 at 127"
     assert message in output
@@ -145,21 +143,12 @@ def test_reads_slurm(gpus, own, monkeypatch):
 
 
 def test_bad_settings_end_the_command_line_with_the_message_alone(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(SCRIPT),
-            "--strategy=multiworker",
-            f"--output_dir={tmp_path / 'run'}",
-        ],
-        env={
-            **os.environ,
-            "TF_CONFIG": "{",
-            "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS.parent}/examples",
-        },
-        capture_output=True,
-        text=True,
+    code, output = scripts.run(
+        SCRIPT,
+        "--strategy=multiworker",
+        f"--output_dir={tmp_path / 'run'}",
+        TF_CONFIG="{",
     )
-    assert done.returncode
-    assert "TF_CONFIG must be a JSON object" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert code != 0
+    assert "TF_CONFIG must be a JSON object" in output
+    assert "Traceback" not in output

@@ -2,14 +2,9 @@
 
 import contextlib
 import json
-import os
-import pathlib
 import socket
-import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).parents[1]
-TIMEOUT = 600  # seconds; a busy machine takes its time
+import scripts
 
 
 def free_ports(count):
@@ -25,37 +20,26 @@ def free_ports(count):
 def running(count, script, *arguments):
     """Starts `count` workers: yields their processes, the chief first."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(count)]}
-    paths = (ROOT, ROOT / "tests", ROOT / "examples")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(str, paths)),
-                "TF_CONFIG": json.dumps(
-                    {
-                        "cluster": cluster,
-                        "task": {"type": "worker", "index": index},
-                    }
-                ),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for index in range(count)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                scripts.running(
+                    script,
+                    *arguments,
+                    TF_CONFIG=json.dumps(
+                        {
+                            "cluster": cluster,
+                            "task": {"type": "worker", "index": index},
+                        }
+                    ),
+                )
+            )
+            for index in range(count)
+        ]
 
 
 def run(count, script, *arguments):
     """Runs workers to their end; returns their exit codes and outputs."""
-    with running(count, script, *arguments) as processes:
-        outputs = [p.communicate(timeout=TIMEOUT)[0] for p in processes]
-    return [p.returncode for p in processes], outputs
+    with running(count, script, *arguments) as workers:
+        outputs = [worker.wait() for worker in workers]
+    return [worker.returncode for worker in workers], outputs

@@ -64,21 +64,25 @@ def mean_loss(network, x, y):
 
 
 @pytest.fixture(scope="module")
-def learned_weights(digits):
-    """Weights that have learned something, so that there is a loss to climb."""
+def network(digits):
+    """A network that has learned something, so that there is a loss to climb.
+
+    All tests share it, and what was compiled for it: none may change it.
+    """
     keras.utils.set_random_seed(0)
     network = small_network()
     network.compile("adam", cross_entropy())
     network.fit(*digits, epochs=2, verbose=0)
-    return network.get_weights()
+    return network
 
 
 @pytest.fixture
-def network(learned_weights):
-    network = small_network()
-    network.set_weights(learned_weights)
-    network.compile(loss=cross_entropy())
-    return network
+def own_network(network):
+    """The same network, for a test that changes it."""
+    own = small_network()
+    own.set_weights(network.get_weights())
+    own.compile(loss=cross_entropy())
+    return own
 
 
 @every_attack
@@ -108,8 +112,8 @@ def test_the_same_seed_gives_the_same_result(attack, network, batch):
 
 
 @every_attack
-def test_eager_graph_and_xla_agree(attack, network, batch, monkeypatch):
-    x, y = batch
+def test_eager_graph_and_xla_agree(attack, own_network, batch, monkeypatch):
+    network, (x, y) = own_network, batch
 
     # TensorFlow draws other numbers under XLA, so the noise is given: a wave
     # over the pixels, whose frequency is the image's and the step's own.
@@ -168,12 +172,18 @@ def within(attack, norm):
     return dataclasses.replace(attack, threat_model=norm)
 
 
-@every_attack
-def test_a_network_without_gradient_yields_no_nan_and_it_says_so(attack, batch):
+@pytest.fixture(scope="module")
+def flat_network():
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)
     dense = keras.layers.Dense(10, kernel_initializer="zeros")
-    flat_network = keras.Model(inputs, dense(flat))
+    return keras.Model(inputs, dense(flat))
+
+
+@every_attack
+def test_a_network_without_gradient_yields_no_nan_and_it_says_so(
+    attack, flat_network, batch
+):
     x, y = batch
     warns = contextlib.nullcontext()
     if attack.uses_gradient:
@@ -350,11 +360,11 @@ def test_the_network_stays_in_inference_mode(batch):
         np.testing.assert_array_equal(variable, value)
 
 
-def test_it_sees_the_weights_of_now(network, batch):
+def test_it_sees_the_weights_of_now(own_network, batch):
     attack = FGSM(Linf(0.1))
-    before = attack(network, *batch)
-    network.set_weights([-weight for weight in network.get_weights()])
-    assert not np.array_equal(attack(network, *batch), before)
+    before = attack(own_network, *batch)
+    own_network.set_weights([-weight for weight in own_network.get_weights()])
+    assert not np.array_equal(attack(own_network, *batch), before)
 
 
 def test_the_loss_is_the_model_s(batch):

@@ -1,7 +1,5 @@
 import json
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -10,6 +8,7 @@ import tensorflow as tf
 
 import atent_keras as ak
 import killed_run
+import scripts
 from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.evaluation.description import describe
@@ -28,9 +27,9 @@ from evaluations import linear_network
 from evaluations import without_seconds
 
 
-def test_a_finished_run_is_not_run_again(digits, tmp_path):
+def test_a_finished_run_is_not_run_again(digits, trained, tmp_path):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
     first = evaluate(network, data, attacks, folder=tmp_path)
     assert len(calls) == 4
@@ -52,10 +51,10 @@ def test_a_finished_run_is_not_run_again(digits, tmp_path):
 
 
 def test_a_stopped_run_goes_on_with_the_batch_where_it_stopped(
-    digits, tmp_path
+    digits, trained, tmp_path
 ):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
     whole = evaluate(network, data, attacks)
     calls.clear()
@@ -81,19 +80,11 @@ def test_a_run_that_was_killed_ends_with_the_same_report(tmp_path):
     network.save(model)
     known = []
     for last_call in (1, 4, 7, 0):
-        run = subprocess.run(
-            [
-                sys.executable,
-                killed_run.__file__,
-                model,
-                folder,
-                str(last_call),
-            ],
-            capture_output=True,
-            text=True,
+        code, output = scripts.run(
+            killed_run.__file__, model, folder, last_call
         )
         killed = last_call > 0
-        assert run.returncode == -signal.SIGKILL * killed, run.stderr
+        assert code == -signal.SIGKILL * killed, output
         assert (folder / "report.json").exists() != killed
         with np.load(folder / "progress" / "examples.npz") as arrays:
             known.append(sum(len(v) for k, v in arrays.items() if "/n" in k))
@@ -109,9 +100,9 @@ def test_a_run_that_was_killed_ends_with_the_same_report(tmp_path):
 
 
 def test_results_of_something_else_are_refused_by_what_differs(
-    digits, tmp_path
+    digits, trained, tmp_path
 ):
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": PGD(Linf(0.1), num_steps=2)}
     evaluate(network, data, attacks, folder=tmp_path)
 
@@ -148,8 +139,10 @@ def test_results_of_something_else_are_refused_by_what_differs(
         keras.config.set_floatx("float32")
 
 
-def test_networks_with_the_same_weights_are_told_apart(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_networks_with_the_same_weights_are_told_apart(
+    digits, trained, tmp_path
+):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
     evaluate(network, data, attacks, folder=tmp_path)
     layers = keras.layers
@@ -174,8 +167,10 @@ def test_another_loss_or_precision_is_refused(digits, tmp_path):
         evaluate(network, data, attacks, folder=tmp_path)
 
 
-def test_a_randomized_network_can_go_on_if_it_can_be_known(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_randomized_network_can_go_on_if_it_can_be_known(
+    digits, trained, tmp_path
+):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
 
     class Noisy(keras.Model):
@@ -219,8 +214,8 @@ def test_settings_are_the_same_in_every_process():
     assert describe(PGD(Linf(0.1))) != describe(PGD(Linf(0.1), num_steps=9))
 
 
-def test_a_damaged_folder_is_refused(digits, tmp_path):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_damaged_folder_is_refused(digits, trained, tmp_path):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1))}
     first = evaluate(network, data, attacks, folder=tmp_path)
     file = tmp_path / "progress" / "examples.npz"
@@ -231,9 +226,9 @@ def test_a_damaged_folder_is_refused(digits, tmp_path):
     assert_same(evaluate(network, data, attacks, folder=tmp_path), first)
 
 
-def test_a_full_disk_keeps_what_was_found(digits, tmp_path):
+def test_a_full_disk_keeps_what_was_found(digits, trained, tmp_path):
     calls = counting()
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     attacks = {"PGD": Counted(Linf(0.1), num_steps=2)}
 
     def full_from_the_third_on():

@@ -20,7 +20,6 @@ from evaluations import Returns
 from evaluations import as_batches
 from evaluations import assert_same
 from evaluations import counting
-from evaluations import digits_network
 from evaluations import evaluate
 from evaluations import linear_network
 
@@ -234,8 +233,8 @@ def test_a_network_that_is_always_wrong():
     assert {finding.verdict for finding in report.findings} == {"not run"}
 
 
-def test_silence_is_that_of_the_attacks_too(digits, capsys):
-    network, data = digits_network(digits), as_batches(digits, count=50)
+def test_silence_is_that_of_the_attacks_too(digits, trained, capsys):
+    network, data = trained, as_batches(digits, count=50)
     square = ak.attacks.Square(Linf(0.1), num_queries=5)
     attacks = {"AA": ak.attacks.AutoAttack(Linf(0.1), [square])}
     evaluate(network, data, attacks, verbose=0)
@@ -258,8 +257,8 @@ def test_numpy_numbers_are_numbers(batch, tmp_path):
     assert found["confidence"] == pytest.approx(0.9)
 
 
-def test_a_function_is_traced_once_for_all_batches(digits):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_function_is_traced_once_for_all_batches(digits, trained):
+    network, data = trained, as_batches(digits)
     calls = []
 
     def function(x):
@@ -281,9 +280,9 @@ def test_a_function_is_traced_once_for_all_batches(digits):
 
 
 def test_a_saved_model_and_a_function_give_the_networks_figures(
-    digits, tmp_path
+    digits, trained, tmp_path
 ):
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = trained, as_batches(digits)
     network.export(tmp_path / "saved", verbose=False)
     attacks = {"PGD": PGD(L2(0.3), num_steps=5), "SGLD": SGLD(Linf(0.1), 0.02)}
     expected = evaluate(network, data, attacks).robust_accuracy
@@ -297,8 +296,8 @@ def test_a_saved_model_and_a_function_give_the_networks_figures(
         assert found == pytest.approx(expected, abs=1 / 200)
 
 
-def test_a_bar_shows_the_accuracies(digits, capsys):
-    network, data = digits_network(digits), as_batches(digits)
+def test_a_bar_shows_the_accuracies(digits, trained, capsys):
+    network, data = trained, as_batches(digits)
     attacks = {"FGSM": FGSM(Linf(0.1)), "PGD": PGD(Linf(0.1), num_steps=2)}
     report = evaluate(network, data, attacks, verbose=1)
     last = capsys.readouterr().out.splitlines()[-1]

@@ -7,13 +7,9 @@ then started again. What comes out in the end must be, to the last bit, what
 comes out without any kill.
 """
 
-import os
 import pathlib
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -22,8 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 import atent_keras as ak
+from scripts import ROOT
+from scripts import run
+from scripts import running
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 SCRIPT = pathlib.Path(__file__).with_name("digits_run.py")
 # Dropout, averaged weights, a schedule and noise: 3 epochs of 20 steps.
 FLAGS = (
@@ -61,26 +60,6 @@ MOMENTS = (
 )
 
 
-def start(script, *arguments, **environment):
-    path = f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"
-    return subprocess.Popen(
-        [sys.executable, str(script), *arguments],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(script, *arguments, timeout=900, **environment):
-    process = start(script, *arguments, **environment)
-    try:
-        output = process.communicate(timeout=timeout)[0]
-    finally:
-        process.kill()
-    return process.returncode, output
-
-
 def newest(folder):
     """The step of the newest whole checkpoint."""
     names = (path.stem for path in (folder / "checkpoints").glob("*.index"))
@@ -101,17 +80,17 @@ def kill(folder, step, in_write, flags=FLAGS):
     # What an earlier kill left behind is no sign of writing.
     for path in being_written(folder):
         shutil.rmtree(path)
-    process = start(SCRIPT, *flags, f"--output_dir={folder}")
-    while newest(folder) < max(step, before + 1) or (
-        in_write and not being_written(folder)
-    ):
-        if process.poll() is not None:
-            raise RuntimeError(f"Ended too early: {process.communicate()[0]}")
-        time.sleep(0 if in_write else 0.005)
-    if not in_write:
-        time.sleep(DELAY)
-    process.send_signal(signal.SIGKILL)
-    output = process.communicate()[0]
+    with running(SCRIPT, *flags, f"--output_dir={folder}") as process:
+        while newest(folder) < max(step, before + 1) or (
+            in_write and not being_written(folder)
+        ):
+            if process.returncode is not None:
+                raise RuntimeError(f"Ended too early: {process.wait()}")
+            time.sleep(0 if in_write else 0.005)
+        if not in_write:
+            time.sleep(DELAY)
+        process.kill()
+        output = process.wait()
     found = re.search(r"Going on after epoch (\d+) and (\d+) steps", output)
     return int(found[1]) * STEPS + int(found[2]) if found else 0
 

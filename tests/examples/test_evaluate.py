@@ -1,11 +1,8 @@
 """`examples/evaluate.py`, as its users run it."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -17,7 +14,9 @@ import atent_keras as ak
 import named_attacks
 from conftest import cross_entropy
 from kills import EXAMPLES
-from kills import run
+from scripts import run
+from scripts import run_afresh
+from scripts import running
 
 SCRIPT = EXAMPLES / "evaluate.py"
 FLAGS = (
@@ -46,7 +45,7 @@ def models(tmp_path_factory):
 def whole(models):
     """All that it does, which nothing interrupted."""
     output_dir = models / "whole"
-    code, output = run(
+    code, output = run_afresh(
         SCRIPT,
         f"--model=file={models / 'best.keras'},saved={models / 'saved'}",
         *FLAGS,
@@ -132,22 +131,23 @@ def test_the_figures_are_those_of_the_package(whole, models):
 def test_goes_on_after_a_kill_to_the_same_report(whole, models, tmp_path):
     """Killed as soon as the first attack is on the disk."""
     command = [
-        *(sys.executable, SCRIPT, f"--model=file={models / 'best.keras'}"),
+        SCRIPT,
+        f"--model=file={models / 'best.keras'}",
         *FLAGS,
         f"--surrogate={models / 'best.keras'}",
         f"--output_dir={tmp_path}",
         "--nopictures",
     ]
     examples = tmp_path / "file" / "progress" / "examples.npz"
-    with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        while process.poll() is None and not known(examples):
+    with running(*command) as process:
+        while process.returncode is None and not known(examples):
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
     assert "PGD-5/succeeded" in known(examples)
     assert not (tmp_path / "file" / "report.json").exists()
-    code, output = run(*command[1:])
+    code, output = run(*command)
     assert code == 0, output
     assert report(tmp_path / "file") == report(whole[0] / "file")
 

@@ -1,3 +1,5 @@
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -118,12 +120,17 @@ def test_ends_the_same_on_two_devices(tmp_path, digits, strategy):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.fixture
-def stopped(tmp_path, digits):
-    """The checkpoints of a run that was stopped after step 4 was saved."""
-    folder = tmp_path / "stopped"
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory, digits):
+    folder = tmp_path_factory.mktemp("left_behind")
     train(folder, digits, 5)
     return folder
+
+
+@pytest.fixture
+def stopped(left_behind, tmp_path):
+    """The checkpoints of a run that was stopped after step 4 was saved."""
+    return shutil.copytree(left_behind, tmp_path / "stopped")
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -15,8 +12,9 @@ from kills import EXAMPLES
 from kills import FLAGS
 from kills import SCRIPT
 from kills import kill
-from kills import run
 from kills import state
+from scripts import run
+from scripts import run_afresh
 
 
 def read(folder):
@@ -33,7 +31,7 @@ def read(folder):
 def whole(tmp_path_factory):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    code, output = run_afresh(SCRIPT, *FLAGS, f"--output_dir={folder}")
     assert code == 0, output
     return folder, output
 
@@ -148,20 +146,16 @@ def test_refuses_the_folder_of_another_run(whole):
     assert "--epochs=3 there, 4 now" in output
 
 
-def test_every_flag_file_is_accepted():
+def test_every_flag_file_is_accepted(tmp_path):
+    check = tmp_path / "check.py"
     for path in sorted((EXAMPLES / "flags").glob("*.flags")):
-        script = "mnist.py" if path.name.startswith("mnist") else "cifar10.py"
-        check = (
-            f"import {script[:-3]}, settings, sys; from absl import flags; "
+        script = "mnist" if path.name.startswith("mnist") else "cifar10"
+        check.write_text(
+            f"import {script}, settings, sys; from absl import flags; "
             "flags.FLAGS(sys.argv); settings.check(); settings.loss()"
         )
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"
-        subprocess.run(
-            [sys.executable, "-c", check, f"--flagfile={path}"],
-            env=environment,
-            check=True,
-        )
+        code, output = run(check, f"--flagfile={path}")
+        assert code == 0, output
 
 
 def test_another_data_sets_network_is_not_evaluated(whole):
