@@ -213,7 +213,19 @@ class RobustModel(keras.Model):
         x, y = checks.guard(x, y, self._check)
         return super().train_on_batch(x, y, *args, **kwargs)
 
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            # Keras saves no generator, and the noise is to go on as it was.
+            seed = keras.ops.convert_to_numpy(self.seed_generator.state)
+            config["seed"] = seed.tolist()
+        return config
+
     def compile_from_config(self, config):
+        config = dict(config)
+        seed = config.pop("seed", None)
+        if seed is not None:
+            self.seed_generator.state.assign(seed)
         try:
             super().compile_from_config(config)
         except TypeError as error:
@@ -238,7 +250,7 @@ class RobustModel(keras.Model):
     def loss(self, loss):
         parts = keras.tree.flatten(loss)
         known = keras.tree.flatten(_compiled(self, "_user_loss", loss))
-        if loss is not None and list(map(id, parts)) != list(map(id, known)):
+        if list(map(id, parts)) != list(map(id, known)):
             raise AttributeError(
                 "The loss is a constant of the compiled step. Call `compile` "
                 "with the other one; a radius that changes during training is "
