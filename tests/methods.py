@@ -81,7 +81,7 @@ METHODS = {
         pgd(L2(0.3), step_size=0.1), clean_passes=2, radius_schedule=ramp()
     ),
     "MART": mart,
-    "AWP, TRADES": lambda: awp(trades(), warmup_steps=2),
+    "AWP, TRADES": lambda: awp(trades(radius_schedule=ramp()), warmup_steps=2),
     "AWP, ATENT": lambda: awp(atent(loss_iterates=2)),
 }
 
@@ -168,3 +168,35 @@ def trained_in_turn(strategy):
     ]
 
 
+def assert_follows(loss, values_by_hand, weighted):
+    """Compares a loss and its gradients with a formula, at its points.
+
+    Args:
+        loss: Function of a robust loss's arguments that makes it.
+        values_by_hand: Function of `(network, x, x_adv, y)` to the loss of
+            each example.
+        weighted: Boolean, whether there are sample weights.
+    """
+    with exactly():
+        plain, (x, y) = network(penalized=False), data(1)
+        weight = np.linspace(0, 2, len(x)) if weighted else np.ones(len(x))
+        loss = loss()
+        step = loss.value_and_gradients(
+            plain, x, y, weight if weighted else None
+        )
+        count = {
+            "sum": 1,
+            "sum_over_batch_size": len(x),
+            "mean_with_sample_weight": sum(weight),
+        }[loss.reduction]
+        weights = plain.trainable_variables
+        with tf.GradientTape() as tape:
+            values = values_by_hand(plain, tf.constant(x), step.x_adv, y)
+            expected = tf.reduce_sum(weight * values) / count
+        gradients = tape.gradient(expected, weights)
+        np.testing.assert_allclose(step.loss, expected, rtol=1e-9)
+        for one, other in zip(step.gradients, gradients, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-9)
+        np.testing.assert_allclose(step.y_pred, plain(step.x_adv), rtol=1e-9)
+        ball = loss.threat_model
+        assert np.max(ball.norm(step.x_adv - x)) < ball.epsilon * (1 + 1e-9)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
+import methods
 from conftest import Subclassed
 from conftest import cross_entropy
 from conftest import largest_difference
@@ -99,6 +100,20 @@ def test_two_devices_train_as_one(
     np.testing.assert_allclose(
         two.perturb(*data, seed=3), one.perturb(*data, seed=3), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "name, mode",
+    [
+        *((name, "graph") for name in methods.METHODS),
+        # XLA compiles the two parts that the replicas meet between.
+        ("AWP, TRADES", "xla"),
+    ],
+)
+def test_two_devices_train_every_method_as_one(strategy, name, mode):
+    """Also regularization losses, which count once for all replicas."""
+    two = methods.train(name, strategy, **methods.MODES[mode])
+    assert largest_difference(two, methods.trained(name)) < 1e-9
 
 
 def test_synchronized_batch_norm_is_that_of_one_device(strategy, digits):

@@ -284,3 +284,30 @@ def test_a_loop_of_ones_own_in_float16(name):
         )
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    "kind, weighted",
+    [
+        (atent, False),
+        (atent, True),
+        (adversarial, True),
+        (trades, True),
+        (mart, True),
+    ],
+)
+def test_a_dtype_of_its_own(kind, weighted, strategy):
+    x, y = methods.data(1)
+    expected, given = kind(), awp(kind(dtype="float64"), 0.0)
+    weight = np.ones(len(x)) if weighted else None
+    network = methods.network()
+    step, other = (
+        loss.value_and_gradients(network, x, y, weight, seed=1)
+        for loss in (given, expected)
+    )
+    assert step.loss.dtype == step.y_pred.dtype == "float64"
+    assert all(gradient.dtype == "float32" for gradient in step.gradients)
+    assert largest_difference(step.gradients, other.gradients) < 1e-5
+    with strategy.scope():
+        model = methods.model_of(given, jit_compile=False)
+    methods.fit(model, 1, sample_weight=weight)
