@@ -33,7 +33,8 @@ class RobustModel(keras.Model):
     `super().__init__(inputs, outputs)`.
 
     `compile` wants one of `atent_keras.losses`, or another loss with a method
-    `value_and_gradients` of the same form.
+    `value_and_gradients` of the same form, which `evaluate` calls as Keras
+    does: `loss(y_true, y_pred)`.
 
     What is random in a step is a function of the model's `seed_generator`,
     whose seed `keras.utils.set_random_seed` determines, and of the number of
@@ -200,6 +201,13 @@ class RobustModel(keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         distribution.check(self)
+        robust = hasattr(self._robust_loss, "value_and_gradients")
+        if robust and not callable(self._robust_loss):
+            raise ValueError(
+                "The compiled loss must be callable, `loss(y_true, y_pred)`, "
+                "to be evaluated. Received: "
+                f"loss={self._robust_loss!r}"
+            )
         # `fit` has looked at its validation data already.
         looked_at = kwargs.get("_use_cached_eval_dataset", False)
         if hasattr(self._robust_loss, "threat_model") and not looked_at:
