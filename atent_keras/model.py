@@ -67,12 +67,8 @@ class RobustModel(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._require_robust()
-        weight = _compiled(self, "_user_loss_weights")
-        settings = (
-            {}
-            if weight is None
-            else {"loss_weight": keras.tree.flatten(weight)[0]}
-        )
+        (weight,) = keras.tree.flatten(_compiled(self, "_user_loss_weights"))
+        settings = {} if weight is None else {"loss_weight": weight}
         step = self._robust_loss.value_and_gradients(
             self, x, y, sample_weight, seed=self._step_seed(), **settings
         )

@@ -253,6 +253,25 @@ def test_a_last_batch_that_leaves_a_replica_without_images(
     assert accuracy == pytest.approx(np.mean(predicted.argmax(-1) == y))
 
 
+@pytest.mark.parametrize("name", ["MART", "AWP, ATENT"])
+def test_a_replica_without_images_does_not_sway_the_others(strategy, name):
+    """One step of half the length, its perturbation of the whole length."""
+    with methods.exactly():
+        x, y = (part[:9] for part in methods.data(2))
+        loss = methods.METHODS[name]()
+        with strategy.scope():
+            two = methods.model_of(loss, penalized=False, jit_compile=False)
+        one = methods.model_of(loss, penalized=False, run_eagerly=True)
+        two.fit(x, y, batch_size=8, shuffle=False, verbose=0)
+        one.fit(x[:8], y[:8], batch_size=8, shuffle=False, verbose=0)
+        step = loss.value_and_gradients(one, x[8:], y[8:])
+        expected = [
+            weight - 0.3 / 2 * np.asarray(gradient)
+            for weight, gradient in zip(one.get_weights(), step.gradients)
+        ]
+    assert largest_difference(two.get_weights(), expected) < 1e-7
+
+
 def test_each_replica_has_the_same_share_of_an_uneven_batch(strategy, digits):
     x, y = digits[0][:3], digits[1][:3]
     model, _ = train(strategy, digits, 3)

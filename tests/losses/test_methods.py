@@ -118,6 +118,7 @@ PLAIN = {
     [
         *((name, 0.5) for name in PLAIN),
         ("PGD", None),
+        ("PGD", [None]),
         ("PGD", [0.5]),
         ("PGD", {"out": 0.5}),
     ],
