@@ -76,8 +76,7 @@ METHODS = {
     ),
     "PGD": lambda: adversarial(radius_schedule=ramp()),
     "Fast": fast,
-    "TRADES": trades,
-    "TRADES, l_2": lambda: trades(
+    "TRADES": lambda: trades(
         pgd(L2(0.3), step_size=0.1), clean_passes=2, radius_schedule=ramp()
     ),
     "MART": mart,
