@@ -33,7 +33,8 @@ class RobustModel(keras.Model):
     `super().__init__(inputs, outputs)`.
 
     `compile` wants one of `atent_keras.losses`, or another loss with a method
-    `value_and_gradients` of the same form.
+    `value_and_gradients` of the same form, which `evaluate` calls as Keras
+    does: `loss(y_true, y_pred)`.
 
     What is random in a step is a function of the model's `seed_generator`,
     whose seed `keras.utils.set_random_seed` determines, and of the number of
@@ -66,12 +67,8 @@ class RobustModel(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._require_robust()
-        weight = _compiled(self, "_user_loss_weights")
-        settings = (
-            {}
-            if weight is None
-            else {"loss_weight": keras.tree.flatten(weight)[0]}
-        )
+        (weight,) = keras.tree.flatten(_compiled(self, "_user_loss_weights"))
+        settings = {} if weight is None else {"loss_weight": weight}
         step = self._robust_loss.value_and_gradients(
             self, x, y, sample_weight, seed=self._step_seed(), **settings
         )
@@ -200,6 +197,13 @@ class RobustModel(keras.Model):
 
     def evaluate(self, x=None, y=None, *args, **kwargs):
         distribution.check(self)
+        robust = hasattr(self._robust_loss, "value_and_gradients")
+        if robust and not callable(self._robust_loss):
+            raise ValueError(
+                "The compiled loss must be callable, `loss(y_true, y_pred)`, "
+                "to be evaluated. Received: "
+                f"loss={self._robust_loss!r}"
+            )
         # `fit` has looked at its validation data already.
         looked_at = kwargs.get("_use_cached_eval_dataset", False)
         if hasattr(self._robust_loss, "threat_model") and not looked_at:
@@ -213,7 +217,19 @@ class RobustModel(keras.Model):
         x, y = checks.guard(x, y, self._check)
         return super().train_on_batch(x, y, *args, **kwargs)
 
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config:
+            # Keras saves no generator, and the noise is to go on as it was.
+            seed = keras.ops.convert_to_numpy(self.seed_generator.state)
+            config["seed"] = seed.tolist()
+        return config
+
     def compile_from_config(self, config):
+        config = dict(config)
+        seed = config.pop("seed", None)
+        if seed is not None:
+            self.seed_generator.state.assign(seed)
         try:
             super().compile_from_config(config)
         except TypeError as error:
@@ -238,7 +254,7 @@ class RobustModel(keras.Model):
     def loss(self, loss):
         parts = keras.tree.flatten(loss)
         known = keras.tree.flatten(_compiled(self, "_user_loss", loss))
-        if loss is not None and list(map(id, parts)) != list(map(id, known)):
+        if list(map(id, parts)) != list(map(id, known)):
             raise AttributeError(
                 "The loss is a constant of the compiled step. Call `compile` "
                 "with the other one; a radius that changes during training is "

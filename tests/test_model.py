@@ -1,6 +1,11 @@
+import copy
 import itertools
+import json
+import pathlib
+import pickle
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -8,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
+import robust_losses
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
@@ -521,3 +527,160 @@ def test_mixed_precision(policy, form, digits):
         assert norm < 100
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "copied",
+    [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy],
+    ids=["pickle", "deepcopy"],
+)
+def test_copies_train_on_alike(form, copied, batch):
+    model = form()
+    model.compile("adam", small_loss(), run_eagerly=True)
+    model.fit(*batch, verbose=0)
+    other = copied(model)
+    assert type(other) is type(model)
+    assert other.loss.get_config() == model.loss.get_config()
+    for each in (model, other):
+        each.fit(*batch, verbose=0, shuffle=False)
+    assert largest_difference(other.get_weights(), model.get_weights()) < 1e-6
+    with pytest.raises(AttributeError, match="Call `compile`"):
+        other.loss = small_loss()
+
+
+def test_files_of_version_0_1_0_load():
+    folder = pathlib.Path(__file__).parent / "golden"
+    model = keras.models.load_model(folder / "atent_model_0.1.0.keras")
+    assert isinstance(model, ak.ATENTModel)
+    assert (model.loss.alpha, model.loss.loss_iterates) == (0.8, 2)
+    assert model.loss.sampler == ak.attacks.SGLD(Linf(0.1), 0.04, 3)
+    assert model.optimizer.iterations == 1
+    x = np.linspace(0, 1, 48).reshape(8, 6).astype("float32")
+    expected = [
+        [-0.06071374, -0.0436594, -0.1190072],
+        [-0.127952, -0.1067896, -0.19035798],
+    ]
+    np.testing.assert_allclose(model(x[:2]), expected, atol=1e-6)
+    model.fit(x, np.arange(8) % 3, verbose=0)
+
+
+def test_a_file_with_an_unknown_method_names_the_version(tmp_path):
+    model = robust_losses.model_of(robust_losses.awp(robust_losses.trades()))
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    text = parts["config.json"].decode()
+    for known in ("AdversarialWeightPerturbation", "TRADESLoss"):
+        config = json.loads(text.replace(known, "FooLoss"))
+        config["compile_config"]["loss"]["module"] = None
+        parts["config.json"] = json.dumps(config).encode()
+        with zipfile.ZipFile(tmp_path / "other.keras", "w") as file:
+            for name, content in parts.items():
+                file.writestr(name, content)
+        message = f"this version of atent_keras, {ak.__version__}.*FooLoss"
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            keras.models.load_model(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("kind", [ak.RobustModel, ak.ATENTModel])
+def test_a_plain_loss_is_refused_by_name(kind):
+    model = robust_losses.model_of(cross_entropy(), kind=kind)
+    with pytest.raises(ValueError, match=f"{kind.__name__} must be compiled"):
+        robust_losses.fit(model, 1)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_only_compile_changes_the_loss(form, batch):
+    model = form()
+    loss = small_loss()
+    model.compile("sgd", loss, run_eagerly=True)
+
+    def change(batch, logs=None):
+        model.loss = small_loss()
+
+    for other in (small_loss(), "mse", None, [loss, loss]):
+        with pytest.raises(AttributeError, match="Call `compile`.* Received"):
+            model.loss = other
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=change)
+    with pytest.raises(AttributeError, match="`radius_schedule`. Received"):
+        model.fit(*batch, callbacks=[callback], verbose=0)
+    assert model.loss is loss
+    model.loss = loss
+    other = small_loss()
+    model.compile("sgd", other, run_eagerly=True)
+    assert model.loss is other
+
+
+class Duck:
+    """A robust loss of one's own, of the least that is asked for."""
+
+    def value_and_gradients(self, model, x, y, sample_weight=None, seed=None):
+        with tf.GradientTape() as tape:
+            y_pred = model(x, training=True)
+            loss = cross_entropy()(y, y_pred, sample_weight)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        return ak.losses.Step(loss, gradients, x, y_pred)
+
+
+class CallableDuck(Duck):
+    def __call__(self, y, y_pred):
+        return cross_entropy()(y, y_pred)
+
+
+@pytest.mark.parametrize("duck", [Duck, CallableDuck])
+def test_a_loss_of_ones_own_needs_one_method(duck):
+    plain = robust_losses.model_of(cross_entropy(), kind=keras.Model, penalized=False)
+    robust_losses.fit(plain)
+    model = robust_losses.model_of(duck(), penalized=False, metrics=["accuracy"])
+    robust_losses.fit(model)
+    assert largest_difference(model.get_weights(), plain.get_weights()) < 1e-6
+    x, y = robust_losses.data()
+    if duck is Duck:
+        with pytest.raises(ValueError, match="must be callable.* Received"):
+            model.evaluate(x, y, verbose=0)
+    else:
+        _, accuracy = model.evaluate(x, y, verbose=0)
+        right = model.predict(x, verbose=0).argmax(-1) == y
+        assert accuracy == pytest.approx(right.mean())
+    with pytest.raises(ValueError, match="must have an `attack`. Received"):
+        model.perturb(x, y)
+
+
+def test_killed_in_an_epoch_it_ends_with_the_same_weights(tmp_path):
+    """Warm-up, radius and noise go on where the checkpoint found them."""
+    steps, killed_after = 8, 5
+
+    def model():
+        trades = robust_losses.trades(
+            radius_schedule=keras.optimizers.schedules.PolynomialDecay(
+                0.2, steps, 1.0
+            )
+        )
+        return robust_losses.model_of(
+            robust_losses.awp(trades, 0.1, warmup_steps=killed_after + 1),
+            optimizer=keras.optimizers.Adam(0.1),
+            jit_compile=False,
+        )
+
+    whole, killed = model(), model()
+    robust_losses.fit(whole, steps)
+
+    def checkpoint(step, logs=None):
+        killed.save(tmp_path / "model.keras")
+        if step + 1 == killed_after:
+            raise KeyboardInterrupt
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        robust_losses.fit(killed, steps, callbacks=[callback])
+    # Another process has another seed.
+    keras.utils.set_random_seed(1)
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    x, y = (
+        part[killed_after * robust_losses.BATCH_SIZE :]
+        for part in robust_losses.data(steps)
+    )
+    resumed.fit(x, y, robust_losses.BATCH_SIZE, shuffle=False, verbose=0)
+    assert resumed.optimizer.iterations == steps
+    assert largest_difference(resumed.get_weights(), whole.get_weights()) < 1e-6

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import devices
 import scripts
+import robust_losses
 import worker
 import workers
 from conftest import largest_difference
@@ -25,19 +26,32 @@ TESTS = pathlib.Path(__file__).parent
 @pytest.fixture(scope="module")
 def alone():
     """What one process, without a strategy, comes to."""
-    return worker.trained_in_turn(tf.distribute.get_strategy())
+    return {
+        "digits": worker.trained_in_turn(tf.distribute.get_strategy()),
+        "methods": [
+            array for name in robust_losses.METHODS for array in robust_losses.trained(name)
+        ],
+    }
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_workers_train_and_evaluate_as_one_process(count, alone, tmp_path):
-    codes, outputs = workers.run(count, TESTS / "worker.py", str(tmp_path))
+@pytest.mark.parametrize(
+    "count, trainings", [(2, ["digits", "methods"]), (3, ["digits"])]
+)
+def test_workers_train_and_evaluate_as_one_process(
+    count, trainings, alone, tmp_path
+):
+    script = TESTS / "worker.py"
+    codes, outputs = workers.run(count, script, str(tmp_path), *trainings)
     assert codes == [0] * count, outputs[-1]
     found = [
         [*np.load(tmp_path / f"{index}.npz").values()] for index in range(count)
     ]
     for other in found[1:]:
         assert largest_difference(other, found[0]) == 0
-    assert largest_difference(found[0], alone) < 1e-4
+    digits = len(alone["digits"])
+    assert largest_difference(found[0][:digits], alone["digits"]) < 1e-4
+    if "methods" in trainings:
+        assert largest_difference(found[0][digits:], alone["methods"]) < 1e-9
 
 
 def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import devices
+import robust_losses
 from conftest import small_loss
 from conftest import small_model
 from conftest import small_network
@@ -51,11 +52,18 @@ def trained_in_turn(strategy):
     return found
 
 
+TRAININGS = {
+    "digits": trained_in_turn,
+    "methods": robust_losses.trained_in_turn,
+}
+
+
 def main():
+    folder, *trainings = sys.argv[1:]
     strategy = devices.strategy("multiworker", 120)
-    found = trained_in_turn(strategy)
+    found = [array for name in trainings for array in TRAININGS[name](strategy)]
     index = strategy.cluster_resolver.task_id
-    np.savez(pathlib.Path(sys.argv[1]) / f"{index}.npz", *found)
+    np.savez(pathlib.Path(folder) / f"{index}.npz", *found)
 
 
 if __name__ == "__main__":

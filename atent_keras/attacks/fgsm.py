@@ -47,6 +47,6 @@ class FGSM(Attack):
 
     def step(self, x, x_adv, gradient, k, noise):
         direction = self.threat_model.ascent_direction(gradient)
-        return self.threat_model.clip(
-            x_adv + self.threat_model.epsilon * direction
-        )
+        x_adv += self.threat_model.epsilon * direction
+        # Some losses have it start elsewhere than at the image.
+        return self.threat_model.clip(self.threat_model.project(x, x_adv))

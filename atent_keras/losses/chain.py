@@ -86,7 +86,8 @@ def ascent_and_average(loss, network, batch, alpha):
                 [x_adv, losses.values, *weights],
                 unconnected_gradients="zero",
             )
-            ascent = tf.math.divide_no_nan(ascent, per_example(share, x_adv))
+            share = tf.cast(per_example(share, x_adv), ascent.dtype)
+            ascent = tf.math.divide_no_nan(ascent, share)
         average = (1 - alpha) * average + newest
         newer = [
             (1 - alpha) * old + tf.convert_to_tensor(new) / scale

@@ -203,7 +203,8 @@ class RobustLoss(keras.losses.Loss):
         return [1.0] * count
 
     def call(self, y_true, y_pred):
-        return base_losses.per_example(self.loss, y_true, y_pred)
+        losses = base_losses.per_example(self.loss, y_true, y_pred)
+        return tf.cast(losses, self.dtype)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         outside.warn(self)
@@ -338,7 +339,7 @@ class RobustLoss(keras.losses.Loss):
     def mean(self, values, batch):
         """Reduces one value per example to the batch's loss, a scalar."""
         reduced = self._reduce(values, values, batch.sample_weight)
-        return reduced * batch.weight
+        return reduced * tf.cast(batch.weight, reduced.dtype)
 
     def get_config(self):
         config = {**super().get_config(), "version": version.__version__}

@@ -96,7 +96,7 @@ class TRADESLoss(DivergenceLoss):
             batch,
             attack,
             seed,
-            lambda y_pred: divergence(clean, y_pred),
+            lambda y_pred: divergence(clean, tf.cast(y_pred, clean.dtype)),
         )
 
     def losses(self, network, state, x_adv, batch):

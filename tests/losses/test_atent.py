@@ -1,4 +1,3 @@
-import collections
 import dataclasses
 
 import keras
@@ -270,65 +269,6 @@ def test_the_graph_does_not_grow_with_the_number_of_steps(kept, batch):
         )
 
     assert operations(40) == operations(5)
-
-
-class Counted(keras.layers.Dense):
-    """A dense layer that tells what is really computed of it."""
-
-    def __init__(self, tell):
-        super().__init__(10, use_bias=False)
-        self.tell = tell
-
-    def _count(self, name, value):
-        def count(array):
-            self.tell(name)
-            return array
-
-        # Without a state, it is left out where nobody needs its value.
-        counted = tf.numpy_function(count, [value], value.dtype, stateful=False)
-        return tf.ensure_shape(counted, value.shape)
-
-    def call(self, x):
-        @tf.custom_gradient
-        def product(x, kernel):
-            def gradient(upstream):
-                by_x = tf.matmul(upstream, kernel, transpose_b=True)
-                by_kernel = tf.matmul(x, upstream, transpose_a=True)
-                return (
-                    self._count("by inputs", by_x),
-                    self._count("by weights", by_kernel),
-                )
-
-            return self._count("forward", tf.matmul(x, kernel)), gradient
-
-        return product(x, tf.convert_to_tensor(self.kernel))
-
-
-@pytest.mark.parametrize("kept", [None, 1, 2])
-def test_no_pass_more_than_needed(kept):
-    first, second = [], []
-    inputs = keras.Input((10,))
-    outputs = Counted(second.append)(Counted(first.append)(inputs))
-    network = keras.Model(inputs, outputs)
-    steps = 5
-    loss = small_loss(num_steps=steps, loss_iterates=kept)
-    x = tf.random.stateless_uniform((4, 10), (0, 1))
-    y = tf.range(4)
-    loss.value_and_gradients(network, x, y)  # probes the network
-    first.clear()
-    second.clear()
-    step = tf.function(
-        lambda: loss.value_and_gradients(network, x, y).gradients
-    )
-    step()
-    expected = {
-        "forward": steps + 1,
-        "by inputs": steps + 1,
-        "by weights": kept or steps,
-    }
-    assert collections.Counter(second) == expected
-    # The last pass back ends at the first layer's weights.
-    assert collections.Counter(first) == {**expected, "by inputs": steps}
 
 
 def test_it_is_the_base_loss_to_keras(batch):

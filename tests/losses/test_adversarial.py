@@ -1,0 +1,101 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+import robust_losses
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import largest_difference
+from robust_losses import adversarial
+from robust_losses import pgd
+
+
+def by_hand(network, x, x_adv, y):
+    p = tf.nn.softmax(network(x_adv))
+    return -tf.math.log(tf.gather(p, y, batch_dims=1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"reduction": "sum"},
+        {"reduction": "mean_with_sample_weight"},
+    ],
+    ids=str,
+)
+def test_loss_and_gradients_are_those_of_the_formula(settings):
+    robust_losses.assert_follows(lambda: adversarial(**settings), by_hand, True)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pgd(L2(0.3), random_start=False),
+        pgd(loss=ak.attacks.Margin(), random_start=False),
+        ak.attacks.FGSM(Linf(0.1)),
+    ],
+    ids=repr,
+)
+def test_the_points_are_the_attack_s(attack):
+    x, y = robust_losses.data(1)
+    network = robust_losses.network()
+    step = adversarial(attack).value_and_gradients(network, x, y)
+    expected = attack(network, x, y)
+    np.testing.assert_allclose(step.x_adv, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [ak.attacks.APGD(Linf(0.1), num_steps=3), ak.attacks.DeepFool(L2(0.3))],
+    ids=lambda attack: attack.name,
+)
+def test_attacks_that_search_find_points_too(attack):
+    x, y = robust_losses.data(1)
+    step = adversarial(attack).value_and_gradients(robust_losses.network(), x, y)
+    moved = attack.threat_model.norm(step.x_adv - x)
+    assert 0.01 < np.max(moved) < attack.threat_model.epsilon * 1.0001
+
+
+def test_binary_networks():
+    x, y = robust_losses.data(1)
+    y = (y > 0).astype("float32")
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    base = keras.losses.BinaryCrossentropy(from_logits=True)
+    loss = ak.AdversarialLoss(base, pgd(random_start=False))
+    step = loss.value_and_gradients(network, x, y)
+    # The loss of a linear network rises along the sign of its weights.
+    sign = np.sign(network.layers[1].kernel).T * np.where(y, -1, 1)[:, None]
+    np.testing.assert_allclose(
+        step.x_adv, np.clip(x + 0.1 * sign, 0, 1), atol=1e-6
+    )
+    column = loss.value_and_gradients(network, x, y[:, None])
+    assert largest_difference(column.gradients, step.gradients) == 0
+
+
+@pytest.mark.parametrize(
+    "attack, error, message",
+    [
+        (lambda: ak.attacks.Square(Linf(0.1)), ValueError, "follow a gradient"),
+        (
+            lambda: ak.attacks.UniformNoise(Linf(0.1)),
+            ValueError,
+            "follow a gradient",
+        ),
+        (lambda: ak.attacks.AutoAttack(Linf(0.1)), ValueError, "be a single"),
+        (lambda: pgd(restarts=2), ValueError, "have restarts=1"),
+        (lambda: Linf(0.1), TypeError, "be an `atent_keras.attacks`"),
+    ],
+)
+def test_the_attack_must_fit(attack, error, message):
+    with pytest.raises(error, match=f"`attack` must {message}.* Received"):
+        ak.AdversarialLoss(cross_entropy(), attack())
+
+
+def test_only_steps_along_a_gradient_know_a_training_mode():
+    with pytest.raises(ValueError, match="`attack_training` is for .* Rec"):
+        adversarial(ak.attacks.APGD(Linf(0.1)), attack_training=True)

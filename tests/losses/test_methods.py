@@ -1,0 +1,319 @@
+"""What holds for every method of robust training."""
+
+import copy
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import atent_keras as ak
+import robust_losses
+import passes
+from atent_keras.threat_models import Linf
+from conftest import cross_entropy
+from conftest import largest_difference
+from robust_losses import adversarial
+from robust_losses import atent
+from robust_losses import awp
+from robust_losses import fast
+from robust_losses import mart
+from robust_losses import pgd
+from robust_losses import sgld
+from robust_losses import trades
+
+
+@pytest.mark.parametrize("name", robust_losses.METHODS)
+def test_modes_train_the_same(name):
+    with robust_losses.exactly():
+        start = robust_losses.model_of(robust_losses.METHODS[name]()).get_weights()
+    graph = robust_losses.trained(name)
+    assert largest_difference(graph[:-1], start) > 0.01
+    for mode in ("eager", "xla"):
+        assert largest_difference(robust_losses.trained(name, mode), graph) < 1e-9
+
+
+K = robust_losses.NUM_STEPS
+# Of each method: passes forward, those of the attack back by the inputs, and
+# passes back by the weights.
+PASSES = {
+    "ATENT": (atent, K + 1, K, K),
+    "ATENT, 2 iterates": (lambda: atent(loss_iterates=2), K + 1, K, 2),
+    "PGD": (adversarial, K + 1, K, 1),
+    "Fast": (fast, 2, 1, 1),
+    # The attack needs the clean answer, too.
+    "TRADES": (trades, K + 3, K, 2),
+    "TRADES, clean twice": (lambda: trades(clean_passes=2), K + 4, K, 3),
+    "MART": (mart, K + 2, K, 2),
+    "AWP, PGD": (lambda: awp(adversarial()), K + 2, K, 2),
+    "AWP, TRADES": (lambda: awp(trades()), K + 5, K, 4),
+    # The points are found first, then passed again, without and with the
+    # perturbation.
+    "AWP, ATENT": (lambda: awp(atent()), 3 * K, K, 2 * K),
+    "AWP, ATENT, 2": (lambda: awp(atent(loss_iterates=2)), K + 4, K, 4),
+    "AWP without perturbation": (lambda: awp(atent(), 0.0), K + 1, K, K),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_no_pass_more_than_needed(name):
+    loss, forward, by_inputs, by_weights = PASSES[name]
+    first, second = passes.count(loss())
+    expected = {"forward": forward, "by weights": by_weights}
+    assert first == {**expected, "by inputs": by_inputs}
+    # No way leads back from the clean answer that the attack of TRADES climbs.
+    back = forward - 1 if "TRADES" in name else forward
+    assert second == {**expected, "by inputs": back}
+
+
+# The passes in training mode, of which BatchNorm and Dropout take note.
+TRAINING = {
+    "ATENT": (atent, K + 1),
+    "PGD": (adversarial, 1),
+    "PGD, attack_training": (lambda: adversarial(attack_training=True), K + 1),
+    "Fast": (fast, 2),
+    "TRADES": (trades, 2),
+    "TRADES, clean twice": (lambda: trades(clean_passes=2), 3),
+    "MART": (mart, 2),
+    # The perturbation is found on the side.
+    "AWP, PGD": (lambda: awp(adversarial()), 1),
+    "AWP, Fast": (lambda: awp(fast()), 2),
+    "AWP, TRADES": (lambda: awp(trades()), 2),
+    "AWP, ATENT": (lambda: awp(atent()), 2 * K),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_batch_norm_and_dropout_know_the_training_passes(name):
+    loss, count = TRAINING[name]
+    normalize = keras.layers.BatchNormalization()
+    dropout = keras.layers.Dropout(0.5, seed=1)
+    network = robust_losses.network(normalize, dropout)
+    normalize.moving_mean.assign(np.full(5, 1e4))
+    seed = dropout.seed_generator.state
+    before = seed.numpy()
+    step = loss().value_and_gradients(network, *robust_losses.data(1))
+    assert np.isfinite(step.loss)
+    # With momentum m, u updates leave the share m**u of the old value.
+    np.testing.assert_allclose(
+        normalize.moving_mean, 1e4 * 0.99**count, rtol=1e-3
+    )
+    np.testing.assert_array_equal(seed.numpy() - before, [0, count])
+
+
+# Settings with which a method is plain training.
+PLAIN = {
+    "ATENT": lambda: atent(sgld(Linf(0)), alpha=1.0, loss_iterates=1),
+    "PGD": lambda: adversarial(pgd(Linf(0))),
+    "TRADES": lambda: trades(beta=0),
+    "AWP": lambda: awp(adversarial(pgd(Linf(0))), 0.0),
+    "warming up": lambda: awp(trades(beta=0), 0.1, warmup_steps=100),
+}
+
+
+@pytest.mark.parametrize(
+    "name, loss_weights",
+    [
+        ("ATENT", 0.5),
+        ("PGD", [None]),
+        ("PGD", {"out": 0.5}),
+        ("TRADES", None),
+        ("AWP", 0.5),
+        ("warming up", [0.5]),
+    ],
+)
+def test_without_a_ball_it_is_plain_keras(name, loss_weights):
+    settings = {"run_eagerly": True, "loss_weights": loss_weights}
+    robust, plain = PLAIN[name](), cross_entropy()
+    if isinstance(loss_weights, dict):
+        robust, plain = {"out": robust}, {"out": plain}
+    found = []
+    for loss, kind in ((robust, ak.RobustModel), (plain, keras.Model)):
+        model = robust_losses.model_of(loss, kind=kind, **settings)
+        history = robust_losses.fit(model).history["loss"]
+        evaluated = model.evaluate(*robust_losses.data(), verbose=0)
+        found.append([*model.get_weights(), history, evaluated])
+    assert largest_difference(*found) < 1e-6
+
+
+@pytest.mark.parametrize("name", robust_losses.METHODS)
+def test_a_loss_weight_weighs_the_data_and_penalties_count_once(name):
+    with robust_losses.exactly():
+        network, loss = robust_losses.network(), robust_losses.METHODS[name]()
+        x, y = robust_losses.data(1)
+
+        def step(weight):
+            found = loss.value_and_gradients(network, x, y, loss_weight=weight)
+            return [found.loss, *found.gradients], found.x_adv
+
+        # A loss and gradients on a line, which starts at the penalties.
+        low, middle, high = (step(weight)[0] for weight in (0.25, 0.5, 0.75))
+        mean = [(one + other) / 2 for one, other in zip(low, high)]
+        assert largest_difference(middle, mean) < 1e-9
+        (penalties, *_), x_adv = step(0.0)
+        clean = "TRADES" in name or "MART" in name
+        outputs = network(x if clean else x_adv)
+        kernel = network.layers[1].kernel.value
+        expected = tf.reduce_sum(kernel**2)
+        expected += tf.reduce_sum(outputs**2) / robust_losses.BATCH_SIZE
+        # Keras takes the factor through float32.
+        np.testing.assert_allclose(penalties, 0.01 * expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", robust_losses.METHODS)
+def test_saved_in_an_accumulation_it_goes_on_to_the_same_weights(
+    name, tmp_path
+):
+    """Optimizer, schedules and noise: all of them go on where they were."""
+    optimizer = keras.optimizers.SGD(
+        0.1, momentum=0.9, gradient_accumulation_steps=2
+    )
+    model = robust_losses.model_of(
+        robust_losses.METHODS[name](), optimizer=optimizer, run_eagerly=True
+    )
+    data = tf.data.Dataset.from_tensor_slices(robust_losses.data(6))
+    data = data.batch(robust_losses.BATCH_SIZE)
+    for batch in data.take(3):
+        model.train_on_batch(*batch)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.loss) is type(model.loss)
+    assert loaded.loss.get_config() == model.loss.get_config()
+    for each in (model, loaded):
+        for batch in data.skip(3):
+            each.train_on_batch(*batch)
+    assert largest_difference(loaded.get_weights(), model.get_weights()) < 1e-6
+
+
+def test_an_accumulation_is_a_step_on_all_of_its_images():
+    with robust_losses.exactly():
+        found = []
+        for size, optimizer in (
+            (8, keras.optimizers.SGD(0.3, gradient_accumulation_steps=2)),
+            (16, keras.optimizers.SGD(0.3)),
+        ):
+            model = robust_losses.model_of(
+                awp(trades(), 0.0), optimizer=optimizer, run_eagerly=True
+            )
+            robust_losses.fit(model, 4, batch_size=size)
+            found.append(model.get_weights())
+    assert largest_difference(*found) < 1e-9
+
+
+def test_an_accumulation_does_not_repeat_its_noise(monkeypatch):
+    seeds = []
+
+    def recorded(seed, like, first=0):
+        seeds.append(tuple(seed.numpy()))
+        return robust_losses.of_the_image(seed, like)
+
+    monkeypatch.setattr("atent_keras.attacks.noise.normal_noise", recorded)
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    model = robust_losses.model_of(atent(), optimizer=optimizer, run_eagerly=True)
+    robust_losses.fit(model, 4)
+    assert len(set(seeds)) == len(seeds) == 4
+
+
+@pytest.mark.parametrize("name", robust_losses.METHODS)
+def test_serialization(name):
+    loss = robust_losses.METHODS[name]()
+    config = keras.saving.serialize_keras_object(loss)
+    again = keras.saving.deserialize_keras_object(config)
+    for other in (again, pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert type(other) is type(loss)
+        assert other.get_config() == loss.get_config()
+        assert repr(other).startswith(type(loss).__name__)
+
+
+@pytest.mark.parametrize("name", robust_losses.METHODS)
+def test_a_plain_model_is_warned_once(name):
+    loss = robust_losses.METHODS[name]()
+    plain = robust_losses.model_of(loss, kind=keras.Model, run_eagerly=True)
+    with pytest.warns(UserWarning, match="plain, not robust tr") as warned:
+        robust_losses.fit(plain, 1)
+    assert len(warned) == 1
+    robust_losses.fit(plain, 1)  # warnings are errors
+
+
+def test_a_task_with_a_compile_of_its_own_is_warned_too():
+    class Task(keras.Model):
+        def compile(self, optimizer="auto", loss="auto", **kwargs):
+            super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    plain = robust_losses.model_of(trades(), kind=Task, run_eagerly=True)
+    with pytest.warns(UserWarning, match="TRADESLoss is called as a plain"):
+        robust_losses.fit(plain, 1)
+
+
+def loop_of_ones_own(loss, optimizer):
+    network, losses = robust_losses.network(), []
+    data = tf.data.Dataset.from_tensor_slices(robust_losses.data())
+    for x, y in data.batch(robust_losses.BATCH_SIZE):
+        step = loss.value_and_gradients(network, x, y, seed=1)
+        optimizer.apply_gradients(
+            (optimizer.scale_loss(gradient), weight)
+            for gradient, weight in zip(
+                step.gradients, network.trainable_variables
+            )
+        )
+        losses.append(step.loss)
+    return losses
+
+
+def loop_of_keras(loss, optimizer):
+    model = robust_losses.model_of(loss, optimizer=optimizer, run_eagerly=True)
+    return robust_losses.fit(model, epochs=2).history["loss"]
+
+
+@pytest.mark.parametrize(
+    "name, loop",
+    [
+        ("ATENT", loop_of_ones_own),
+        ("AWP, TRADES", loop_of_ones_own),
+        ("AWP, TRADES", loop_of_keras),
+    ],
+)
+def test_float16_learns_as_float32(name, loop):
+    def losses(policy):
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(0)
+        optimizer = keras.optimizers.SGD(0.3)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=1024.0
+            )
+        return loop(robust_losses.METHODS[name](), optimizer)
+
+    try:
+        half, single = losses("mixed_float16"), losses("float32")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(half, single, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    "kind, weighted",
+    [
+        (atent, False),
+        (atent, True),
+        (adversarial, True),
+        (trades, True),
+        (mart, True),
+    ],
+)
+def test_a_dtype_of_its_own(kind, weighted, strategy):
+    x, y = robust_losses.data(1)
+    expected, given = kind(), awp(kind(dtype="float64"), 0.0)
+    weight = np.ones(len(x)) if weighted else None
+    network = robust_losses.network()
+    step, other = (
+        loss.value_and_gradients(network, x, y, weight, seed=1)
+        for loss in (given, expected)
+    )
+    assert step.loss.dtype == step.y_pred.dtype == "float64"
+    assert all(gradient.dtype == "float32" for gradient in step.gradients)
+    assert largest_difference(step.gradients, other.gradients) < 1e-5
+    with strategy.scope():
+        model = robust_losses.model_of(given, run_eagerly=True)
+    robust_losses.fit(model, 1, sample_weight=weight)
