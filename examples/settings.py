@@ -307,11 +307,16 @@ def check():
     every = given((*methods.SETTINGS, *ROBUST))
     foreign = [name for name in every if name not in takes]
     require(
-        f"--method={FLAGS.method} takes "
-        f"{', '.join(f'--{name}' for name in takes)} and no other setting",
+        f"Of the methods' settings, --method={FLAGS.method} takes only "
+        f"{', '.join(f'--{name}' for name in takes)}",
         not foreign,
         "method",
         *foreign,
+    )
+    require(
+        "--awp_gamma must not be negative",
+        FLAGS.awp_gamma is None or FLAGS.awp_gamma >= 0,
+        "awp_gamma",
     )
     require(
         "--awp_warmup_epochs belongs to --awp_gamma",

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -146,22 +143,6 @@ def test_refuses_the_folder_of_another_run(whole):
     code, output = run(SCRIPT, *changed, "--epochs=4", f"--output_dir={folder}")
     assert code != 0
     assert "--epochs=3 there, 4 now" in output
-
-
-def test_every_flag_file_is_accepted():
-    for path in sorted((EXAMPLES / "flags").glob("*.flags")):
-        script = "mnist.py" if path.name.startswith("mnist") else "cifar10.py"
-        check = (
-            f"import {script[:-3]}, settings, sys; from absl import flags; "
-            "flags.FLAGS(sys.argv); settings.check(); settings.loss()"
-        )
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"
-        subprocess.run(
-            [sys.executable, "-c", check, f"--flagfile={path}"],
-            env=environment,
-            check=True,
-        )
 
 
 def test_another_data_sets_network_is_not_evaluated(whole):
