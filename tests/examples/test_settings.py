@@ -2,6 +2,7 @@ import re
 import runpy
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -9,8 +10,10 @@ from absl.testing import flagsaver
 
 import atent_keras as ak
 import settings
+import training
 from conftest import cross_entropy
 from kills import EXAMPLES
+from run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 FLAG_FILES = sorted((EXAMPLES / "flags").glob("*.flags"))
@@ -229,6 +232,25 @@ def test_who_trains(given, kind, title):
         assert settings.title() == title
     assert type(model).__name__ in (kind.__name__, "Functional")
     assert isinstance(model, kind)
+
+
+@pytest.mark.parametrize(
+    "method, monitor",
+    [("plain", "val_accuracy"), ("trades", "val_robust_accuracy")],
+)
+def test_which_epoch_is_the_best(tmp_path, method, monitor):
+    images = np.zeros((2, 28, 28, 1), "float32"), np.zeros(2)
+    with flagsaver.flagsaver(method=method, tensorboard=False):
+        chain = training.callbacks(
+            RunFolder(tmp_path / "run", {}),
+            images,
+            ak.threat_models.Linf(0.3),
+            resume=None,
+        )
+    checkpoints = [one for one in chain if hasattr(one, "save_best_only")]
+    assert [one.monitor for one in checkpoints if one.save_best_only] == [
+        monitor
+    ]
 
 
 def read(path):
