@@ -263,18 +263,48 @@ def read(path):
     return settings.loss(steps_per_epoch=10)[0]
 
 
+class Counting(keras.layers.Layer):
+    """A dense layer that counts its passes, where functions run eagerly."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 10))
+        self.passes = []
+
+    def call(self, x):
+        self.passes.append("forward")
+        kernel = tf.convert_to_tensor(self.kernel)
+        return self.counted("back", x) @ self.counted("by weights", kernel)
+
+    def counted(self, name, tensor):
+        @tf.custom_gradient
+        def identity(tensor):
+            def back(gradient):
+                self.passes.append(name)
+                return gradient
+
+            return tf.identity(tensor), back
+
+        return identity(tensor)
+
+
 def passes(loss):
     """A step's passes forward, back by images, and back by weights."""
-    sets = 1
-    if isinstance(loss, ak.AdversarialWeightPerturbation):
-        loss, sets = loss.loss, 2
-    steps = loss.attack.num_steps
-    trades = isinstance(loss, ak.TRADESLoss)
-    images = 2 if trades or isinstance(loss, ak.MARTLoss) else 1
-    assert getattr(loss, "loss_iterates", 1) == 1
-    assert getattr(loss, "clean_passes", 1) == 1
-    outer = images * sets
-    return steps + trades + outer, steps + outer, outer
+    counting = Counting()
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), counting]
+    )
+    batch = np.ones((2, 4), "float32"), np.arange(2)
+    tf.config.run_functions_eagerly(True)
+    try:
+        loss.check(network, *batch)  # which looks at a new network
+        counting.passes.clear()
+        loss.value_and_gradients(network, *batch)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    return [
+        counting.passes.count(name)
+        for name in ("forward", "back", "by weights")
+    ]
 
 
 @pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
