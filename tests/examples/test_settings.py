@@ -263,6 +263,21 @@ def read(path):
     return settings.loss(steps_per_epoch=10)[0]
 
 
+@pytest.mark.parametrize(
+    "file, preset, warmup_steps",
+    [
+        ("cifar10_linf_awp", "cifar10_linf", 0),
+        ("cifar10_linf_trades_awp", "cifar10_linf_trades", 100),
+    ],
+)
+def test_published_perturbations(file, preset, warmup_steps):
+    published = ak.AdversarialWeightPerturbation.from_preset(
+        preset, warmup_steps=warmup_steps
+    )
+    loss = read(EXAMPLES / "flags" / f"{file}.flags")
+    assert repr(loss) == repr(published)
+
+
 class Counting(keras.layers.Layer):
     """A dense layer that counts its passes, where functions run eagerly."""
 
