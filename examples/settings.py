@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import flags
 
 import atent_keras as ak
+import methods
 
 FLAGS = flags.FLAGS
 
@@ -21,19 +22,8 @@ NETWORKS = {
     "small_cnn": ak.architectures.SmallCNN,
     "wrn_34_10": ak.architectures.WideResNet,
 }
-# Settings of the sampler and of the loss: what `from_preset` can override.
-ATENT = (
-    "num_steps",
-    "step_size",
-    "noise_scale",
-    "gamma",
-    "projection",
-    "drift",
-    "random_start",
-    "alpha",
-    "loss_iterates",
-    "chain_training",
-)
+# Of every robust method.
+ROBUST = ("awp_gamma", "awp_warmup_epochs", "epsilon_warmup_epochs")
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 # Of the literature's attacks in l_inf.
 ATTACK_STEP_SIZES = {"mnist": 0.01, "cifar10": 2 / 255}
@@ -80,47 +70,95 @@ def define(dataset, model, presets, attack_steps):
     flags.DEFINE_enum(
         "method",
         "atent",
-        ["atent", "plain"],
-        "atent trains robustly, plain on clean images, for comparison.",
+        [*methods.METHODS, "plain"],
+        "atent, pgd (adversarial training), fast (with a single step), trades "
+        "and mart train robustly, plain on clean images, for comparison.",
     )
     flags.DEFINE_enum(
         "preset",
         presets[0],
         presets,
-        "The authors' settings, which the next flags override.",
+        "Data set and norm of the settings that the method's authors "
+        "published, which the next flags override. Where they published none, "
+        "the norm alone counts, and the next flags must say the rest.",
     )
     define_number(
         "epsilon", None, "Radius of the ball, in pixels of [0, 1]: 8/255."
     )
     flags.DEFINE_integer(
-        "num_steps", None, "Steps of the chain.", lower_bound=1
+        "num_steps",
+        None,
+        "Steps of the chain or attack, of all methods but fast.",
+        lower_bound=1,
     )
-    define_number("step_size", None, "Length of a step of the chain.")
-    define_number("noise_scale", None, "Square root of the temperature.")
-    define_number("gamma", None, "Pull towards the clean image.")
+    define_number("step_size", None, "Length of a step.")
+    define_number("noise_scale", None, "atent: square root of the temperature.")
+    define_number("gamma", None, "atent: pull towards the clean image.")
     flags.DEFINE_enum(
         "projection",
         None,
         ["every_step", "last_step", "none"],
-        "When the chain is brought back into the ball.",
+        "atent: when the chain is brought back into the ball.",
     )
     flags.DEFINE_enum(
-        "drift", None, ["steepest", "gradient"], "Rule of the chain's step."
+        "drift",
+        None,
+        ["steepest", "gradient"],
+        "atent: rule of the chain's step.",
     )
     flags.DEFINE_bool(
-        "random_start", None, "Whether the chain starts at a random point."
+        "random_start",
+        None,
+        "atent, pgd, fast: whether to start at a random point.",
     )
-    define_number("alpha", None, "Weight of the newest point in the average.")
+    define_number(
+        "alpha", None, "atent: weight of the newest point in the average."
+    )
     flags.DEFINE_integer(
         "loss_iterates",
         None,
-        "Train on the last so many points of the chain (default: all).",
+        "atent: train on the last so many points of the chain (default: all).",
         lower_bound=1,
     )
     flags.DEFINE_bool(
         "chain_training",
         None,
-        "Whether the network is in training mode at the points before those.",
+        "atent: whether the network is in training mode at the points before "
+        "those.",
+    )
+    flags.DEFINE_bool(
+        "attack_training",
+        None,
+        "pgd, fast: whether the network is in training mode during the attack.",
+    )
+    define_number(
+        "beta", None, "trades, mart: weight of the divergence of the answers."
+    )
+    flags.DEFINE_integer(
+        "clean_passes",
+        None,
+        "trades: how often the clean images are passed, 1 or 2.",
+        lower_bound=1,
+        upper_bound=2,
+    )
+    define_number(
+        "awp_gamma",
+        None,
+        "Train at weights that are made worse, each by so much of its length: "
+        "0.005 (default: at the weights as they are).",
+    )
+    flags.DEFINE_integer(
+        "awp_warmup_epochs",
+        None,
+        "Epochs before the weights are made worse (default: 0).",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "epsilon_warmup_epochs",
+        None,
+        "Epochs in which radius and step grow from 0 to all of it (default: "
+        "all of it from the start).",
+        lower_bound=1,
     )
 
     flags.DEFINE_integer("epochs", 30, "Epochs.", lower_bound=1)
@@ -244,6 +282,19 @@ def check_radius(epsilon):
         )
 
 
+def given(names):
+    """Those of the flags that have a value, by name."""
+    values = {name: FLAGS[name].value for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def settings_of_method():
+    """Names of the flags that belong to `--method`, beside `--epsilon`."""
+    if FLAGS.method == "plain":
+        return ()
+    return (*methods.METHODS[FLAGS.method].settings, *ROBUST)
+
+
 def check():
     """Raises a `ValueError` for flags that contradict each other."""
 
@@ -252,13 +303,34 @@ def check():
             values = ", ".join(f"--{n}={FLAGS[n].value}" for n in names)
             raise ValueError(f"{rule}. Received: {values}")
 
-    given = [name for name in ATENT if FLAGS[name].value is not None]
+    takes = ("epsilon", *settings_of_method())
+    every = given((*methods.SETTINGS, *ROBUST))
+    foreign = [name for name in every if name not in takes]
     require(
-        "--method=plain has no chain to set up",
-        FLAGS.method == "atent" or not given,
+        f"Of the methods' settings, --method={FLAGS.method} takes only "
+        f"{', '.join(f'--{name}' for name in takes)}",
+        not foreign,
         "method",
-        *given,
+        *foreign,
     )
+    require(
+        "--awp_gamma must not be negative",
+        FLAGS.awp_gamma is None or FLAGS.awp_gamma >= 0,
+        "awp_gamma",
+    )
+    require(
+        "--awp_warmup_epochs belongs to --awp_gamma",
+        FLAGS.awp_warmup_epochs is None or FLAGS.awp_gamma is not None,
+        "awp_gamma",
+        "awp_warmup_epochs",
+    )
+    for name in ("awp_warmup_epochs", "epsilon_warmup_epochs"):
+        require(
+            f"--{name} must be at most --epochs",
+            (FLAGS[name].value or 0) <= FLAGS.epochs,
+            name,
+            "epochs",
+        )
     if FLAGS.preset.endswith("linf") and FLAGS.epsilon is not None:
         check_radius(FLAGS.epsilon)
     require(
@@ -288,8 +360,8 @@ def check():
         "momentum",
     )
     require(
-        "--strategy belongs to --method=atent",
-        FLAGS.strategy is None or FLAGS.method == "atent",
+        "--strategy belongs to the robust methods",
+        FLAGS.strategy is None or FLAGS.method != "plain",
         "strategy",
         "method",
     )
@@ -310,18 +382,38 @@ def check():
     )
 
 
-def loss():
-    """The loss of `--method`, and the threat model of the attacks."""
-    overrides = {
-        name: FLAGS[name].value
-        for name in ("epsilon", *ATENT)
-        if FLAGS[name].value is not None
-    }
-    regularized = ak.ATENTRegularizedLoss.from_preset(FLAGS.preset, **overrides)
-    threat_model = regularized.sampler.threat_model
+def loss(steps_per_epoch=None):
+    """The loss of `--method`, and the threat model of the attacks.
+
+    Args:
+        steps_per_epoch: Integer, in which warm-ups are counted. Defaults to
+            `None`: none yet, and no tensor is made, which a strategy that is
+            still to be made may not find.
+    """
+    overrides = given(("epsilon", *methods.SETTINGS))
     if FLAGS.method == "plain":
-        return regularized.loss, threat_model
-    return regularized, threat_model
+        # What it is attacked with is what ATENT would be.
+        robust = methods.make("atent", FLAGS.preset, overrides)
+        return robust.loss, robust.threat_model
+    steps = steps_per_epoch or 0
+    rise = (FLAGS.epsilon_warmup_epochs or 0) * steps
+    if rise:
+        schedules = keras.optimizers.schedules
+        overrides["radius_schedule"] = schedules.PolynomialDecay(0.0, rise, 1.0)
+    robust = methods.make(FLAGS.method, FLAGS.preset, overrides)
+    if FLAGS.awp_gamma is not None:
+        robust = ak.AdversarialWeightPerturbation(
+            robust, FLAGS.awp_gamma, (FLAGS.awp_warmup_epochs or 0) * steps
+        )
+    return robust, robust.threat_model
+
+
+def title():
+    """The method's name in tables."""
+    if FLAGS.method == "plain":
+        return "plain training"
+    name = methods.METHODS[FLAGS.method].title
+    return name if FLAGS.awp_gamma is None else f"{name} with AWP"
 
 
 def attack(dataset, threat_model):
@@ -370,8 +462,9 @@ def model(steps_per_epoch):
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.precision)
     network = NETWORKS[FLAGS.model]()
-    if FLAGS.method == "atent":
-        network = ak.ATENTModel(network.inputs, network.outputs)
+    if FLAGS.method != "plain":
+        kind = ak.ATENTModel if FLAGS.method == "atent" else ak.RobustModel
+        network = kind(network.inputs, network.outputs)
     if FLAGS.weight_decay:
         # PyTorch's decay is this penalty; that of Keras's optimizers is not.
         penalty = keras.regularizers.L2(FLAGS.weight_decay / 2)
@@ -379,7 +472,7 @@ def model(steps_per_epoch):
             variable.regularizer = penalty
     network.compile(
         optimizer(steps_per_epoch),
-        loss=loss()[0],
+        loss=loss(steps_per_epoch)[0],
         metrics=["accuracy"],
         jit_compile=FLAGS.xla,
     )

@@ -36,7 +36,7 @@ def run(dataset, argv):
     # Whatever is wrong with the flags shows before any data are loaded.
     with settings.plain_errors():
         settings.check()
-        loss, threat_model = settings.loss()
+        _, threat_model = settings.loss()
         name, attack = settings.attack(dataset, threat_model)
         config = settings.config(dataset)
         folder = run_folder.RunFolder(FLAGS.output_dir, config)
@@ -67,7 +67,7 @@ def run(dataset, argv):
     epoch, step = divmod(done, steps)
     if chief:
         folder.keep_rows(epoch)
-        describe(dataset, folder, loss, steps)
+        describe(dataset, folder, model.loss, steps)
         if done:
             print(f"Going on after epoch {epoch} and {step} steps.")
         sys.stdout.flush()
@@ -95,10 +95,11 @@ def run(dataset, argv):
 
 def describe(dataset, folder, loss, steps):
     print(
-        f"{FLAGS.model} on {dataset}, {FLAGS.epochs} epochs of {steps} "
-        f"steps, batch {FLAGS.batch_size}, {FLAGS.optimizer} "
-        f"{FLAGS.learning_rate:g} {FLAGS.schedule}, {FLAGS.precision}, seed "
-        f"{FLAGS.seed}\n{loss!r}\ninto {folder.path.resolve()}"
+        f"{FLAGS.model} by {settings.title()} on {dataset}, {FLAGS.epochs} "
+        f"epochs of {steps} steps, batch {FLAGS.batch_size}, "
+        f"{FLAGS.optimizer} {FLAGS.learning_rate:g} {FLAGS.schedule}, "
+        f"{FLAGS.precision}, seed {FLAGS.seed}\n{loss!r}\n"
+        f"into {folder.path.resolve()}"
     )
 
 
@@ -121,7 +122,7 @@ def callbacks(folder, validation, threat_model, resume):
         threat_model, num_steps=FLAGS.validation_attack_steps
     )
     # A plain network has no robustness to choose by.
-    robust = FLAGS.method == "atent"
+    robust = FLAGS.method != "plain"
     monitor = "val_robust_accuracy" if robust else "val_accuracy"
     best = [float(row[monitor]) for row in folder.rows()]
     chain = [
@@ -174,8 +175,9 @@ def finish(dataset, folder, name, attack):
     )
     seconds = sum(float(row["seconds"]) for row in folder.rows())
     text = (
-        f"{report}\n(best epoch by validation; test set, attack seed "
-        f"{FLAGS.seed}; trained for {seconds:.0f} s, attacked for "
+        f"{FLAGS.model} by {settings.title()} on {dataset}, {report}\n"
+        f"(best epoch by validation; test set, attack seed {FLAGS.seed}; "
+        f"trained for {seconds:.0f} s, attacked for "
         f"{time.time() - start:.0f} s)"
     )
     print(text, flush=True)
@@ -190,7 +192,7 @@ def finish(dataset, folder, name, attack):
         class_names=settings.CIFAR10 if dataset == "cifar10" else None,
     )
     figure.suptitle(
-        f"{FLAGS.method}, {name}, "
+        f"{settings.title()}, {name}, "
         f"$\\epsilon$ = {attack.threat_model.epsilon:.3g}"
     )
     figure.savefig(folder / "images.png", dpi=120)
@@ -199,6 +201,7 @@ def finish(dataset, folder, name, attack):
     run_folder.write_json(
         folder / "results.json",
         {
+            "method": settings.title(),
             **settings.as_json(report),
             "seed": FLAGS.seed,
             "training_seconds": seconds,

@@ -263,7 +263,9 @@ def test_a_replica_without_images_does_not_sway_the_others(strategy, name):
         x, y = (part[:9] for part in robust_losses.data(2))
         loss = robust_losses.METHODS[name]()
         with strategy.scope():
-            two = robust_losses.model_of(loss, penalized=False, jit_compile=False)
+            two = robust_losses.model_of(
+                loss, penalized=False, jit_compile=False
+            )
         one = robust_losses.model_of(loss, penalized=False, run_eagerly=True)
         two.fit(x, y, batch_size=8, shuffle=False, verbose=0)
         one.fit(x[:8], y[:8], batch_size=8, shuffle=False, verbose=0)

@@ -630,9 +630,13 @@ class CallableDuck(Duck):
 
 @pytest.mark.parametrize("duck", [Duck, CallableDuck])
 def test_a_loss_of_ones_own_needs_one_method(duck):
-    plain = robust_losses.model_of(cross_entropy(), kind=keras.Model, penalized=False)
+    plain = robust_losses.model_of(
+        cross_entropy(), kind=keras.Model, penalized=False
+    )
     robust_losses.fit(plain)
-    model = robust_losses.model_of(duck(), penalized=False, metrics=["accuracy"])
+    model = robust_losses.model_of(
+        duck(), penalized=False, metrics=["accuracy"]
+    )
     robust_losses.fit(model)
     assert largest_difference(model.get_weights(), plain.get_weights()) < 1e-6
     x, y = robust_losses.data()

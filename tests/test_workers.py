@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 import devices
-import scripts
 import robust_losses
+import scripts
 import worker
 import workers
 from conftest import largest_difference
@@ -29,7 +29,9 @@ def alone():
     return {
         "digits": worker.trained_in_turn(tf.distribute.get_strategy()),
         "methods": [
-            array for name in robust_losses.METHODS for array in robust_losses.trained(name)
+            array
+            for name in robust_losses.METHODS
+            for array in robust_losses.trained(name)
         ],
     }
 

@@ -339,7 +339,10 @@ class RobustLoss(keras.losses.Loss):
     def mean(self, values, batch):
         """Reduces one value per example to the batch's loss, a scalar."""
         reduced = self._reduce(values, values, batch.sample_weight)
-        return reduced * tf.cast(batch.weight, reduced.dtype)
+        weight = batch.weight
+        if tf.is_tensor(weight):
+            weight = tf.cast(weight, reduced.dtype)
+        return reduced * weight
 
     def get_config(self):
         config = {**super().get_config(), "version": version.__version__}

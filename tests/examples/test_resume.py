@@ -120,6 +120,26 @@ def test_ends_the_same_on_two_devices(tmp_path, digits, strategy):
         np.testing.assert_array_equal(one, other)
 
 
+def test_ends_the_same_with_warm_ups(tmp_path, digits):
+    """Stopped while the radius still grows, before weights are perturbed."""
+
+    def perturbed():
+        schedules = keras.optimizers.schedules
+        threat_model = ak.threat_models.Linf(0.1)
+        trades = ak.TRADESLoss(
+            ak.attacks.PGD(threat_model, 0.05, num_steps=2),
+            radius_schedule=schedules.PolynomialDecay(0.0, 2 * STEPS, 1.0),
+        )
+        return ak.AdversarialWeightPerturbation(trades, 0.01, warmup_steps=7)
+
+    _, whole, _ = train(tmp_path / "whole", digits, loss=perturbed())
+    train(tmp_path / "stopped", digits, 5, loss=perturbed())
+    done, model, _ = train(tmp_path / "stopped", digits, loss=perturbed())
+    assert done == 4
+    for one, other in zip(values(model), values(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.fixture(scope="module")
 def left_behind(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("left_behind")

@@ -1,4 +1,8 @@
+import re
+import runpy
+
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -6,20 +10,34 @@ from absl.testing import flagsaver
 
 import atent_keras as ak
 import settings
+import training
+from conftest import cross_entropy
+from kills import EXAMPLES
+from run_folder import RunFolder
 
 FLAGS = flags.FLAGS
+FLAG_FILES = sorted((EXAMPLES / "flags").glob("*.flags"))
+# Beside what the files for two cores stand: its name, the images that it
+# trains on, and the passes over them that all spend.
+TWO_CORES = {
+    "_cpu": ("mnist_linf_cpu", 55_000, 506),
+    "_small": ("cifar10_linf_small", 45_000, 70),
+}
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def defined():
     saved = flagsaver.save_flag_values(FLAGS)
     settings.define("mnist", "small_cnn", ["mnist_linf", "mnist_l2"], 40)
     FLAGS(["test"])
     yield
-    names = FLAGS.flags_by_module_dict()["settings"]
-    for flag in list(names):
-        delattr(FLAGS, flag.name)
+    undefine()
     flagsaver.restore_flag_values(saved, FLAGS)
+
+
+def undefine():
+    for flag in list(FLAGS.flags_by_module_dict()["settings"]):
+        delattr(FLAGS, flag.name)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +46,43 @@ def defined():
         ({"epsilon": 8.0}, "below 1.*--epsilon=8"),
         (
             {"method": "plain", "num_steps": 3},
-            "no chain to set up. Received: --method=plain, --num_steps=3",
+            "plain takes only --epsilon. Received: --method=plain, --num_st.*3",
         ),
         (
             {"method": "plain", "strategy": "mirrored"},
-            "--strategy belongs to --method=atent",
+            "--strategy belongs to the robust methods",
+        ),
+        (
+            {"method": "plain", "awp_gamma": 0.01},
+            "takes only --epsilon. Received: --method=plain, --awp_gamma=0.01",
+        ),
+        (
+            {"method": "plain", "epsilon_warmup_epochs": 2},
+            "takes only --epsilon. Received: .*, --epsilon_warmup_epochs=2",
+        ),
+        (
+            {"method": "trades", "noise_scale": 0.1, "random_start": False},
+            "takes only --epsilon, --num_steps, --step_size, --beta, --clean_p"
+            ".*Received: --method=trades, --noise_scale=0.1, --random_start=F",
+        ),
+        (
+            {"method": "mart", "clean_passes": 2},
+            "takes only .*Received: --method=mart, --clean_passes=2",
+        ),
+        (
+            {"method": "fast", "num_steps": 2},
+            "takes only .*Received: --method=fast, --num_steps=2",
+        ),
+        ({"beta": 6.0}, "takes only .*Received: --method=atent, --beta=6.0"),
+        ({"awp_gamma": -1.0}, "must not be negative. Received: --awp_gamma=-1"),
+        ({"awp_warmup_epochs": 2}, "belongs to --awp_gamma. Received: --awp_"),
+        (
+            {"awp_gamma": 0.01, "awp_warmup_epochs": 31},
+            "at most --epochs. Received: --awp_warmup_epochs=31, --epochs=30",
+        ),
+        (
+            {"epsilon_warmup_epochs": 31},
+            "at most --epochs. Received: --epsilon_warmup_epochs=31, --epochs",
         ),
         ({"schedule": "piecewise"}, "--boundaries belong to"),
         ({"boundaries": ["2"]}, "--boundaries belong to"),
@@ -76,6 +126,220 @@ def test_overrides_of_the_preset():
     assert threat_model == ak.threat_models.L2(1.5)
     assert loss.loss_iterates == 2
     assert loss.sampler.step_size == 2.5 * 1.5 / 40
+
+
+@pytest.mark.parametrize(
+    "method, kind, preset",
+    [
+        ("atent", ak.ATENTRegularizedLoss, "mnist_linf"),
+        ("pgd", ak.AdversarialLoss, "mnist_linf"),
+        ("fast", ak.AdversarialLoss, "mnist_linf_fast"),
+        ("trades", ak.TRADESLoss, "mnist_linf"),
+    ],
+)
+def test_a_method_has_its_authors_settings(method, kind, preset):
+    with flagsaver.flagsaver(method=method):
+        settings.check()
+        loss, threat_model = settings.loss(steps_per_epoch=10)
+    assert repr(loss) == repr(kind.from_preset(preset))
+    assert threat_model == ak.threat_models.Linf(0.3)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        (
+            {"method": "mart", "num_steps": 3, "beta": 2.0},
+            lambda attack: ak.MARTLoss(attack, beta=2.0),
+        ),
+        (
+            {
+                "method": "trades",
+                "preset": "mnist_l2",
+                "num_steps": 3,
+                "beta": 2.0,
+            },
+            lambda attack: ak.TRADESLoss(attack, beta=2.0),
+        ),
+        (
+            {
+                "method": "pgd",
+                "preset": "mnist_l2",
+                "num_steps": 3,
+                "random_start": False,
+            },
+            lambda attack: ak.AdversarialLoss(cross_entropy(), attack),
+        ),
+        (
+            {"method": "fast", "preset": "mnist_l2"},
+            lambda attack: ak.AdversarialLoss(
+                cross_entropy(), attack, attack_training=True
+            ),
+        ),
+    ],
+)
+def test_flags_say_what_nobody_published(given, expected):
+    norm = "L2" if given.get("preset") == "mnist_l2" else "Linf"
+    with flagsaver.flagsaver(epsilon=0.5, step_size=0.2, **given):
+        settings.check()
+        loss, _ = settings.loss()
+    attack = ak.attacks.PGD(
+        getattr(ak.threat_models, norm)(0.5),
+        step_size=0.2,
+        num_steps=given.get("num_steps", 1),
+        random_start=given.get("random_start", True),
+    )
+    assert repr(loss) == repr(expected(attack))
+
+
+def test_names_what_is_missing_where_nobody_published():
+    with flagsaver.flagsaver(method="mart", epsilon=0.3, num_steps=3):
+        with pytest.raises(
+            ValueError,
+            match="MART has no published settings for --preset=mnist_linf: "
+            "--epsilon, --num_steps, --step_size, --beta must be given.*"
+            "without --step_size, --beta$",
+        ):
+            settings.loss()
+
+
+def test_warm_ups_are_counted_in_steps():
+    given = {"awp_gamma": 0.01, "awp_warmup_epochs": 2}
+    with flagsaver.flagsaver(method="pgd", epsilon_warmup_epochs=3, **given):
+        settings.check()
+        loss, _ = settings.loss(steps_per_epoch=10)
+        early, _ = settings.loss()
+    assert isinstance(loss, ak.AdversarialWeightPerturbation)
+    assert (loss.gamma, loss.warmup_steps) == (0.01, 20)
+    shares = [float(loss.radius_schedule(step)) for step in (0, 15, 30, 40)]
+    assert shares == [0, 0.5, 1, 1]
+    # A schedule makes tensors, which no strategy could be made after.
+    assert early.radius_schedule is None
+
+
+@pytest.mark.parametrize(
+    "given, kind, title",
+    [
+        ({"method": "plain"}, keras.Model, "plain training"),
+        ({}, ak.ATENTModel, "ATENT"),
+        ({"awp_gamma": 0.01}, ak.ATENTModel, "ATENT with AWP"),
+        ({"method": "trades"}, ak.RobustModel, "TRADES"),
+    ],
+)
+def test_who_trains(given, kind, title):
+    with flagsaver.flagsaver(**given):
+        model = settings.model(steps_per_epoch=10)
+        assert settings.title() == title
+    assert type(model).__name__ in (kind.__name__, "Functional")
+    assert isinstance(model, kind)
+
+
+@pytest.mark.parametrize(
+    "method, monitor",
+    [("plain", "val_accuracy"), ("trades", "val_robust_accuracy")],
+)
+def test_which_epoch_is_the_best(tmp_path, method, monitor):
+    images = np.zeros((2, 28, 28, 1), "float32"), np.zeros(2)
+    with flagsaver.flagsaver(method=method, tensorboard=False):
+        chain = training.callbacks(
+            RunFolder(tmp_path / "run", {}),
+            images,
+            ak.threat_models.Linf(0.3),
+            resume=None,
+        )
+    checkpoints = [one for one in chain if hasattr(one, "save_best_only")]
+    assert [one.monitor for one in checkpoints if one.save_best_only] == [
+        monitor
+    ]
+
+
+def read(path):
+    """Reads a flag file as its script does, and returns the loss."""
+    script = path.name.partition("_")[0]
+    undefine()
+    runpy.run_path(str(EXAMPLES / f"{script}.py"))
+    FLAGS(["script", f"--flagfile={path}"])
+    settings.check()
+    return settings.loss(steps_per_epoch=10)[0]
+
+
+@pytest.mark.parametrize(
+    "file, preset, warmup_steps",
+    [
+        ("cifar10_linf_awp", "cifar10_linf", 0),
+        ("cifar10_linf_trades_awp", "cifar10_linf_trades", 100),
+    ],
+)
+def test_published_perturbations(file, preset, warmup_steps):
+    published = ak.AdversarialWeightPerturbation.from_preset(
+        preset, warmup_steps=warmup_steps
+    )
+    loss = read(EXAMPLES / "flags" / f"{file}.flags")
+    assert repr(loss) == repr(published)
+
+
+class Counting(keras.layers.Layer):
+    """A dense layer that counts its passes, where functions run eagerly."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], 10))
+        self.passes = []
+
+    def call(self, x):
+        self.passes.append("forward")
+        kernel = tf.convert_to_tensor(self.kernel)
+        return self.counted("back", x) @ self.counted("by weights", kernel)
+
+    def counted(self, name, tensor):
+        @tf.custom_gradient
+        def identity(tensor):
+            def back(gradient):
+                self.passes.append(name)
+                return gradient
+
+            return tf.identity(tensor), back
+
+        return identity(tensor)
+
+
+def passes(loss):
+    """A step's passes forward, back by images, and back by weights."""
+    counting = Counting()
+    network = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), counting]
+    )
+    batch = np.ones((2, 4), "float32"), np.arange(2)
+    tf.config.run_functions_eagerly(True)
+    try:
+        loss.check(network, *batch)  # which looks at a new network
+        counting.passes.clear()
+        loss.value_and_gradients(network, *batch)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    return [
+        counting.passes.count(name)
+        for name in ("forward", "back", "by weights")
+    ]
+
+
+@pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
+def test_flag_files(path):
+    loss = read(path)
+    kind = re.search("_cpu$|_small$", path.stem)
+    if not kind:
+        return
+    reference, images, spent = TWO_CORES[kind[0]]
+    forward, back, by_weights = passes(loss)
+    epochs = FLAGS.epochs * (FLAGS.train_limit or images) / images
+    total = round((forward + back + by_weights) * epochs)
+    assert total == pytest.approx(spent, rel=0.03)
+    assert path.stem != reference or total == spent
+    comment = " ".join(re.findall("^# (.*)", path.read_text(), re.MULTILINE))
+    assert (
+        f"{forward} passes forward, {back} back by images and {by_weights} by "
+        "weights a step"
+    ) in comment
+    assert f" {total} passes over " in comment
 
 
 @pytest.mark.parametrize(

@@ -146,18 +146,6 @@ def test_refuses_the_folder_of_another_run(whole):
     assert "--epochs=3 there, 4 now" in output
 
 
-def test_every_flag_file_is_accepted(tmp_path):
-    check = tmp_path / "check.py"
-    for path in sorted((EXAMPLES / "flags").glob("*.flags")):
-        script = "mnist" if path.name.startswith("mnist") else "cifar10"
-        check.write_text(
-            f"import {script}, settings, sys; from absl import flags; "
-            "flags.FLAGS(sys.argv); settings.check(); settings.loss()"
-        )
-        code, output = run(check, f"--flagfile={path}")
-        assert code == 0, output
-
-
 def test_another_data_sets_network_is_not_evaluated(whole):
     code, output = run(
         EXAMPLES / "evaluate.py",

@@ -55,7 +55,9 @@ def test_the_points_are_the_attack_s(attack):
 )
 def test_attacks_that_search_find_points_too(attack):
     x, y = robust_losses.data(1)
-    step = adversarial(attack).value_and_gradients(robust_losses.network(), x, y)
+    step = adversarial(attack).value_and_gradients(
+        robust_losses.network(), x, y
+    )
     moved = attack.threat_model.norm(step.x_adv - x)
     assert 0.01 < np.max(moved) < attack.threat_model.epsilon * 1.0001
 

@@ -23,12 +23,17 @@ def by_hand(network, x, x_adv, y, beta=5.0):
     "reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"]
 )
 def test_loss_and_gradients_are_those_of_the_formula(reduction, weighted):
-    robust_losses.assert_follows(lambda: mart(reduction=reduction), by_hand, weighted)
+    robust_losses.assert_follows(
+        lambda: mart(reduction=reduction), by_hand, weighted
+    )
 
 
 def test_without_the_divergence_it_is_boosted_cross_entropy():
     with robust_losses.exactly():
-        network, (x, y) = robust_losses.network(penalized=False), robust_losses.data(1)
+        network, (x, y) = (
+            robust_losses.network(penalized=False),
+            robust_losses.data(1),
+        )
         step = mart(beta=0).value_and_gradients(network, x, y)
         scores = np.exp(network(step.x_adv))
         p = scores / scores.sum(axis=1, keepdims=True)
@@ -41,7 +46,10 @@ def test_without_the_divergence_it_is_boosted_cross_entropy():
 
 @pytest.mark.parametrize("sure", [-50.0, 50.0])
 def test_it_stays_finite_where_the_network_is_sure(sure):
-    network, (x, _) = robust_losses.network(penalized=False), robust_losses.data(1)
+    network, (x, _) = (
+        robust_losses.network(penalized=False),
+        robust_losses.data(1),
+    )
     bias = network.layers[-1].bias
     bias.assign(sure * keras.ops.one_hot(0, 3))
     for label in (0, 1):

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
 import passes
+import robust_losses
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
@@ -27,11 +27,15 @@ from robust_losses import trades
 @pytest.mark.parametrize("name", robust_losses.METHODS)
 def test_modes_train_the_same(name):
     with robust_losses.exactly():
-        start = robust_losses.model_of(robust_losses.METHODS[name]()).get_weights()
+        start = robust_losses.model_of(
+            robust_losses.METHODS[name]()
+        ).get_weights()
     graph = robust_losses.trained(name)
     assert largest_difference(graph[:-1], start) > 0.01
     for mode in ("eager", "xla"):
-        assert largest_difference(robust_losses.trained(name, mode), graph) < 1e-9
+        assert (
+            largest_difference(robust_losses.trained(name, mode), graph) < 1e-9
+        )
 
 
 K = robust_losses.NUM_STEPS
@@ -210,7 +214,9 @@ def test_an_accumulation_does_not_repeat_its_noise(monkeypatch):
 
     monkeypatch.setattr("atent_keras.attacks.noise.normal_noise", recorded)
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
-    model = robust_losses.model_of(atent(), optimizer=optimizer, run_eagerly=True)
+    model = robust_losses.model_of(
+        atent(), optimizer=optimizer, run_eagerly=True
+    )
     robust_losses.fit(model, 4)
     assert len(set(seeds)) == len(seeds) == 4
 

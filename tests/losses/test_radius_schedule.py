@@ -102,7 +102,9 @@ def test_a_share_shortens_the_steps_too(attack):
 )
 def test_it_follows_the_optimizer_s_updates(optimizer, shares):
     loss = adversarial(radius_schedule=Climbing())
-    model = robust_losses.model_of(loss, optimizer=optimizer(), run_eagerly=True)
+    model = robust_losses.model_of(
+        loss, optimizer=optimizer(), run_eagerly=True
+    )
     for share in shares:
         assert moved(model) == pytest.approx(share, abs=2e-3)
         robust_losses.fit(model, 1)
@@ -144,7 +146,9 @@ def test_serialization():
     assert "radius_schedule" not in repr(adversarial())
 
 
-@pytest.mark.parametrize("kind", [adversarial, atent, trades, robust_losses.mart])
+@pytest.mark.parametrize(
+    "kind", [adversarial, atent, trades, robust_losses.mart]
+)
 def test_it_must_be_a_schedule_of_shares(kind):
     for wrong in (0.5, "cosine", lambda step: 0.5, Linf(0.1)):
         with pytest.raises(TypeError, match="must be one of keras.optim.* Rec"):

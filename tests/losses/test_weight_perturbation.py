@@ -28,7 +28,9 @@ def steps(loss, network, count=2):
 
 def network(like=None):
     normalize = keras.layers.BatchNormalization()
-    network = robust_losses.network(normalize, keras.layers.Dropout(0.5, seed=1))
+    network = robust_losses.network(
+        normalize, keras.layers.Dropout(0.5, seed=1)
+    )
     if like is not None:
         network.set_weights(like.get_weights())
     return network
