@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from conftest import Subclassed
 from conftest import cross_entropy
 from conftest import largest_difference
@@ -105,15 +105,15 @@ def test_two_devices_train_as_one(
 @pytest.mark.parametrize(
     "name, mode",
     [
-        *((name, "graph") for name in robust_losses.METHODS),
+        *((name, "graph") for name in rivals.METHODS),
         # XLA compiles the two parts that the replicas meet between.
         ("AWP, TRADES", "xla"),
     ],
 )
 def test_two_devices_train_every_method_as_one(strategy, name, mode):
     """Also regularization losses, which count once for all replicas."""
-    two = robust_losses.train(name, strategy, **robust_losses.MODES[mode])
-    assert largest_difference(two, robust_losses.trained(name)) < 1e-9
+    two = rivals.train(name, strategy, **rivals.MODES[mode])
+    assert largest_difference(two, rivals.trained(name)) < 1e-9
 
 
 def test_synchronized_batch_norm_is_that_of_one_device(strategy, digits):
@@ -259,14 +259,12 @@ def test_a_last_batch_that_leaves_a_replica_without_images(
 @pytest.mark.parametrize("name", ["MART", "AWP, ATENT"])
 def test_a_replica_without_images_does_not_sway_the_others(strategy, name):
     """One step of half the length, its perturbation of the whole length."""
-    with robust_losses.exactly():
-        x, y = (part[:9] for part in robust_losses.data(2))
-        loss = robust_losses.METHODS[name]()
+    with rivals.exactly():
+        x, y = (part[:9] for part in rivals.data(2))
+        loss = rivals.METHODS[name]()
         with strategy.scope():
-            two = robust_losses.model_of(
-                loss, penalized=False, jit_compile=False
-            )
-        one = robust_losses.model_of(loss, penalized=False, run_eagerly=True)
+            two = rivals.model_of(loss, penalized=False, jit_compile=False)
+        one = rivals.model_of(loss, penalized=False, run_eagerly=True)
         two.fit(x, y, batch_size=8, shuffle=False, verbose=0)
         one.fit(x[:8], y[:8], batch_size=8, shuffle=False, verbose=0)
         step = loss.value_and_gradients(one, x[8:], y[8:])

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
@@ -566,7 +566,7 @@ def test_files_of_version_0_1_0_load():
 
 
 def test_a_file_with_an_unknown_method_names_the_version(tmp_path):
-    model = robust_losses.model_of(robust_losses.awp(robust_losses.trades()))
+    model = rivals.model_of(rivals.awp(rivals.trades()))
     model.save(tmp_path / "model.keras")
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         parts = {name: file.read(name) for name in file.namelist()}
@@ -585,9 +585,9 @@ def test_a_file_with_an_unknown_method_names_the_version(tmp_path):
 
 @pytest.mark.parametrize("kind", [ak.RobustModel, ak.ATENTModel])
 def test_a_plain_loss_is_refused_by_name(kind):
-    model = robust_losses.model_of(cross_entropy(), kind=kind)
+    model = rivals.model_of(cross_entropy(), kind=kind)
     with pytest.raises(ValueError, match=f"{kind.__name__} must be compiled"):
-        robust_losses.fit(model, 1)
+        rivals.fit(model, 1)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -630,16 +630,12 @@ class CallableDuck(Duck):
 
 @pytest.mark.parametrize("duck", [Duck, CallableDuck])
 def test_a_loss_of_ones_own_needs_one_method(duck):
-    plain = robust_losses.model_of(
-        cross_entropy(), kind=keras.Model, penalized=False
-    )
-    robust_losses.fit(plain)
-    model = robust_losses.model_of(
-        duck(), penalized=False, metrics=["accuracy"]
-    )
-    robust_losses.fit(model)
+    plain = rivals.model_of(cross_entropy(), kind=keras.Model, penalized=False)
+    rivals.fit(plain)
+    model = rivals.model_of(duck(), penalized=False, metrics=["accuracy"])
+    rivals.fit(model)
     assert largest_difference(model.get_weights(), plain.get_weights()) < 1e-6
-    x, y = robust_losses.data()
+    x, y = rivals.data()
     if duck is Duck:
         with pytest.raises(ValueError, match="must be callable.* Received"):
             model.evaluate(x, y, verbose=0)
@@ -656,19 +652,19 @@ def test_killed_in_an_epoch_it_ends_with_the_same_weights(tmp_path):
     steps, killed_after = 8, 5
 
     def model():
-        trades = robust_losses.trades(
+        trades = rivals.trades(
             radius_schedule=keras.optimizers.schedules.PolynomialDecay(
                 0.2, steps, 1.0
             )
         )
-        return robust_losses.model_of(
-            robust_losses.awp(trades, 0.1, warmup_steps=killed_after + 1),
+        return rivals.model_of(
+            rivals.awp(trades, 0.1, warmup_steps=killed_after + 1),
             optimizer=keras.optimizers.Adam(0.1),
             jit_compile=False,
         )
 
     whole, killed = model(), model()
-    robust_losses.fit(whole, steps)
+    rivals.fit(whole, steps)
 
     def checkpoint(step, logs=None):
         killed.save(tmp_path / "model.keras")
@@ -677,14 +673,13 @@ def test_killed_in_an_epoch_it_ends_with_the_same_weights(tmp_path):
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=checkpoint)
     with pytest.raises(KeyboardInterrupt):
-        robust_losses.fit(killed, steps, callbacks=[callback])
+        rivals.fit(killed, steps, callbacks=[callback])
     # Another process has another seed.
     keras.utils.set_random_seed(1)
     resumed = keras.models.load_model(tmp_path / "model.keras")
     x, y = (
-        part[killed_after * robust_losses.BATCH_SIZE :]
-        for part in robust_losses.data(steps)
+        part[killed_after * rivals.BATCH_SIZE :] for part in rivals.data(steps)
     )
-    resumed.fit(x, y, robust_losses.BATCH_SIZE, shuffle=False, verbose=0)
+    resumed.fit(x, y, rivals.BATCH_SIZE, shuffle=False, verbose=0)
     assert resumed.optimizer.iterations == steps
     assert largest_difference(resumed.get_weights(), whole.get_weights()) < 1e-6

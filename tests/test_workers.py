@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import devices
-import robust_losses
+import rivals
 import scripts
 import worker
 import workers
@@ -29,9 +29,7 @@ def alone():
     return {
         "digits": worker.trained_in_turn(tf.distribute.get_strategy()),
         "methods": [
-            array
-            for name in robust_losses.METHODS
-            for array in robust_losses.trained(name)
+            array for name in rivals.METHODS for array in rivals.trained(name)
         ],
     }
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import devices
-import robust_losses
+import rivals
 from conftest import small_loss
 from conftest import small_model
 from conftest import small_network
@@ -54,7 +54,7 @@ def trained_in_turn(strategy):
 
 TRAININGS = {
     "digits": trained_in_turn,
-    "methods": robust_losses.trained_in_turn,
+    "methods": rivals.trained_in_turn,
 }
 
 

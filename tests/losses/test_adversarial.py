@@ -4,13 +4,13 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
-from robust_losses import adversarial
-from robust_losses import pgd
+from rivals import adversarial
+from rivals import pgd
 
 
 def by_hand(network, x, x_adv, y):
@@ -28,7 +28,7 @@ def by_hand(network, x, x_adv, y):
     ids=str,
 )
 def test_loss_and_gradients_are_those_of_the_formula(settings):
-    robust_losses.assert_follows(lambda: adversarial(**settings), by_hand, True)
+    rivals.assert_follows(lambda: adversarial(**settings), by_hand, True)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_loss_and_gradients_are_those_of_the_formula(settings):
     ids=repr,
 )
 def test_the_points_are_the_attack_s(attack):
-    x, y = robust_losses.data(1)
-    network = robust_losses.network()
+    x, y = rivals.data(1)
+    network = rivals.network()
     step = adversarial(attack).value_and_gradients(network, x, y)
     expected = attack(network, x, y)
     np.testing.assert_allclose(step.x_adv, expected, atol=1e-6)
@@ -54,16 +54,14 @@ def test_the_points_are_the_attack_s(attack):
     ids=lambda attack: attack.name,
 )
 def test_attacks_that_search_find_points_too(attack):
-    x, y = robust_losses.data(1)
-    step = adversarial(attack).value_and_gradients(
-        robust_losses.network(), x, y
-    )
+    x, y = rivals.data(1)
+    step = adversarial(attack).value_and_gradients(rivals.network(), x, y)
     moved = attack.threat_model.norm(step.x_adv - x)
     assert 0.01 < np.max(moved) < attack.threat_model.epsilon * 1.0001
 
 
 def test_binary_networks():
-    x, y = robust_losses.data(1)
+    x, y = rivals.data(1)
     y = (y > 0).astype("float32")
     inputs = keras.Input((6,))
     network = keras.Model(inputs, keras.layers.Dense(1)(inputs))

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import robust_losses
-from robust_losses import mart
+import rivals
+from rivals import mart
 
 
 def by_hand(network, x, x_adv, y, beta=5.0):
@@ -23,16 +23,14 @@ def by_hand(network, x, x_adv, y, beta=5.0):
     "reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"]
 )
 def test_loss_and_gradients_are_those_of_the_formula(reduction, weighted):
-    robust_losses.assert_follows(
-        lambda: mart(reduction=reduction), by_hand, weighted
-    )
+    rivals.assert_follows(lambda: mart(reduction=reduction), by_hand, weighted)
 
 
 def test_without_the_divergence_it_is_boosted_cross_entropy():
-    with robust_losses.exactly():
+    with rivals.exactly():
         network, (x, y) = (
-            robust_losses.network(penalized=False),
-            robust_losses.data(1),
+            rivals.network(penalized=False),
+            rivals.data(1),
         )
         step = mart(beta=0).value_and_gradients(network, x, y)
         scores = np.exp(network(step.x_adv))
@@ -47,8 +45,8 @@ def test_without_the_divergence_it_is_boosted_cross_entropy():
 @pytest.mark.parametrize("sure", [-50.0, 50.0])
 def test_it_stays_finite_where_the_network_is_sure(sure):
     network, (x, _) = (
-        robust_losses.network(penalized=False),
-        robust_losses.data(1),
+        rivals.network(penalized=False),
+        rivals.data(1),
     )
     bias = network.layers[-1].bias
     bias.assign(sure * keras.ops.one_hot(0, 3))

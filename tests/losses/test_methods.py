@@ -10,35 +10,31 @@ import tensorflow as tf
 
 import atent_keras as ak
 import passes
-import robust_losses
+import rivals
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
-from robust_losses import adversarial
-from robust_losses import atent
-from robust_losses import awp
-from robust_losses import fast
-from robust_losses import mart
-from robust_losses import pgd
-from robust_losses import sgld
-from robust_losses import trades
+from rivals import adversarial
+from rivals import atent
+from rivals import awp
+from rivals import fast
+from rivals import mart
+from rivals import pgd
+from rivals import sgld
+from rivals import trades
 
 
-@pytest.mark.parametrize("name", robust_losses.METHODS)
+@pytest.mark.parametrize("name", rivals.METHODS)
 def test_modes_train_the_same(name):
-    with robust_losses.exactly():
-        start = robust_losses.model_of(
-            robust_losses.METHODS[name]()
-        ).get_weights()
-    graph = robust_losses.trained(name)
+    with rivals.exactly():
+        start = rivals.model_of(rivals.METHODS[name]()).get_weights()
+    graph = rivals.trained(name)
     assert largest_difference(graph[:-1], start) > 0.01
     for mode in ("eager", "xla"):
-        assert (
-            largest_difference(robust_losses.trained(name, mode), graph) < 1e-9
-        )
+        assert largest_difference(rivals.trained(name, mode), graph) < 1e-9
 
 
-K = robust_losses.NUM_STEPS
+K = rivals.NUM_STEPS
 # Of each method: passes forward, those of the attack back by the inputs, and
 # passes back by the weights.
 PASSES = {
@@ -93,11 +89,11 @@ def test_batch_norm_and_dropout_know_the_training_passes(name):
     loss, count = TRAINING[name]
     normalize = keras.layers.BatchNormalization()
     dropout = keras.layers.Dropout(0.5, seed=1)
-    network = robust_losses.network(normalize, dropout)
+    network = rivals.network(normalize, dropout)
     normalize.moving_mean.assign(np.full(5, 1e4))
     seed = dropout.seed_generator.state
     before = seed.numpy()
-    step = loss().value_and_gradients(network, *robust_losses.data(1))
+    step = loss().value_and_gradients(network, *rivals.data(1))
     assert np.isfinite(step.loss)
     # With momentum m, u updates leave the share m**u of the old value.
     np.testing.assert_allclose(
@@ -134,18 +130,18 @@ def test_without_a_ball_it_is_plain_keras(name, loss_weights):
         robust, plain = {"out": robust}, {"out": plain}
     found = []
     for loss, kind in ((robust, ak.RobustModel), (plain, keras.Model)):
-        model = robust_losses.model_of(loss, kind=kind, **settings)
-        history = robust_losses.fit(model).history["loss"]
-        evaluated = model.evaluate(*robust_losses.data(), verbose=0)
+        model = rivals.model_of(loss, kind=kind, **settings)
+        history = rivals.fit(model).history["loss"]
+        evaluated = model.evaluate(*rivals.data(), verbose=0)
         found.append([*model.get_weights(), history, evaluated])
     assert largest_difference(*found) < 1e-6
 
 
-@pytest.mark.parametrize("name", robust_losses.METHODS)
+@pytest.mark.parametrize("name", rivals.METHODS)
 def test_a_loss_weight_weighs_the_data_and_penalties_count_once(name):
-    with robust_losses.exactly():
-        network, loss = robust_losses.network(), robust_losses.METHODS[name]()
-        x, y = robust_losses.data(1)
+    with rivals.exactly():
+        network, loss = rivals.network(), rivals.METHODS[name]()
+        x, y = rivals.data(1)
 
         def step(weight):
             found = loss.value_and_gradients(network, x, y, loss_weight=weight)
@@ -160,12 +156,12 @@ def test_a_loss_weight_weighs_the_data_and_penalties_count_once(name):
         outputs = network(x if clean else x_adv)
         kernel = network.layers[1].kernel.value
         expected = tf.reduce_sum(kernel**2)
-        expected += tf.reduce_sum(outputs**2) / robust_losses.BATCH_SIZE
+        expected += tf.reduce_sum(outputs**2) / rivals.BATCH_SIZE
         # Keras takes the factor through float32.
         np.testing.assert_allclose(penalties, 0.01 * expected, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", robust_losses.METHODS)
+@pytest.mark.parametrize("name", rivals.METHODS)
 def test_saved_in_an_accumulation_it_goes_on_to_the_same_weights(
     name, tmp_path
 ):
@@ -173,11 +169,11 @@ def test_saved_in_an_accumulation_it_goes_on_to_the_same_weights(
     optimizer = keras.optimizers.SGD(
         0.1, momentum=0.9, gradient_accumulation_steps=2
     )
-    model = robust_losses.model_of(
-        robust_losses.METHODS[name](), optimizer=optimizer, run_eagerly=True
+    model = rivals.model_of(
+        rivals.METHODS[name](), optimizer=optimizer, run_eagerly=True
     )
-    data = tf.data.Dataset.from_tensor_slices(robust_losses.data(6))
-    data = data.batch(robust_losses.BATCH_SIZE)
+    data = tf.data.Dataset.from_tensor_slices(rivals.data(6))
+    data = data.batch(rivals.BATCH_SIZE)
     for batch in data.take(3):
         model.train_on_batch(*batch)
     model.save(tmp_path / "model.keras")
@@ -191,16 +187,16 @@ def test_saved_in_an_accumulation_it_goes_on_to_the_same_weights(
 
 
 def test_an_accumulation_is_a_step_on_all_of_its_images():
-    with robust_losses.exactly():
+    with rivals.exactly():
         found = []
         for size, optimizer in (
             (8, keras.optimizers.SGD(0.3, gradient_accumulation_steps=2)),
             (16, keras.optimizers.SGD(0.3)),
         ):
-            model = robust_losses.model_of(
+            model = rivals.model_of(
                 awp(trades(), 0.0), optimizer=optimizer, run_eagerly=True
             )
-            robust_losses.fit(model, 4, batch_size=size)
+            rivals.fit(model, 4, batch_size=size)
             found.append(model.get_weights())
     assert largest_difference(*found) < 1e-9
 
@@ -210,20 +206,18 @@ def test_an_accumulation_does_not_repeat_its_noise(monkeypatch):
 
     def recorded(seed, like, first=0):
         seeds.append(tuple(seed.numpy()))
-        return robust_losses.of_the_image(seed, like)
+        return rivals.of_the_image(seed, like)
 
     monkeypatch.setattr("atent_keras.attacks.noise.normal_noise", recorded)
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
-    model = robust_losses.model_of(
-        atent(), optimizer=optimizer, run_eagerly=True
-    )
-    robust_losses.fit(model, 4)
+    model = rivals.model_of(atent(), optimizer=optimizer, run_eagerly=True)
+    rivals.fit(model, 4)
     assert len(set(seeds)) == len(seeds) == 4
 
 
-@pytest.mark.parametrize("name", robust_losses.METHODS)
+@pytest.mark.parametrize("name", rivals.METHODS)
 def test_serialization(name):
-    loss = robust_losses.METHODS[name]()
+    loss = rivals.METHODS[name]()
     config = keras.saving.serialize_keras_object(loss)
     again = keras.saving.deserialize_keras_object(config)
     for other in (again, pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
@@ -232,14 +226,14 @@ def test_serialization(name):
         assert repr(other).startswith(type(loss).__name__)
 
 
-@pytest.mark.parametrize("name", robust_losses.METHODS)
+@pytest.mark.parametrize("name", rivals.METHODS)
 def test_a_plain_model_is_warned_once(name):
-    loss = robust_losses.METHODS[name]()
-    plain = robust_losses.model_of(loss, kind=keras.Model, run_eagerly=True)
+    loss = rivals.METHODS[name]()
+    plain = rivals.model_of(loss, kind=keras.Model, run_eagerly=True)
     with pytest.warns(UserWarning, match="plain, not robust tr") as warned:
-        robust_losses.fit(plain, 1)
+        rivals.fit(plain, 1)
     assert len(warned) == 1
-    robust_losses.fit(plain, 1)  # warnings are errors
+    rivals.fit(plain, 1)  # warnings are errors
 
 
 def test_a_task_with_a_compile_of_its_own_is_warned_too():
@@ -247,15 +241,15 @@ def test_a_task_with_a_compile_of_its_own_is_warned_too():
         def compile(self, optimizer="auto", loss="auto", **kwargs):
             super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
-    plain = robust_losses.model_of(trades(), kind=Task, run_eagerly=True)
+    plain = rivals.model_of(trades(), kind=Task, run_eagerly=True)
     with pytest.warns(UserWarning, match="TRADESLoss is called as a plain"):
-        robust_losses.fit(plain, 1)
+        rivals.fit(plain, 1)
 
 
 def loop_of_ones_own(loss, optimizer):
-    network, losses = robust_losses.network(), []
-    data = tf.data.Dataset.from_tensor_slices(robust_losses.data())
-    for x, y in data.batch(robust_losses.BATCH_SIZE):
+    network, losses = rivals.network(), []
+    data = tf.data.Dataset.from_tensor_slices(rivals.data())
+    for x, y in data.batch(rivals.BATCH_SIZE):
         step = loss.value_and_gradients(network, x, y, seed=1)
         optimizer.apply_gradients(
             (optimizer.scale_loss(gradient), weight)
@@ -268,8 +262,8 @@ def loop_of_ones_own(loss, optimizer):
 
 
 def loop_of_keras(loss, optimizer):
-    model = robust_losses.model_of(loss, optimizer=optimizer, run_eagerly=True)
-    return robust_losses.fit(model, epochs=2).history["loss"]
+    model = rivals.model_of(loss, optimizer=optimizer, run_eagerly=True)
+    return rivals.fit(model, epochs=2).history["loss"]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +283,7 @@ def test_float16_learns_as_float32(name, loop):
             optimizer = keras.optimizers.LossScaleOptimizer(
                 optimizer, initial_scale=1024.0
             )
-        return loop(robust_losses.METHODS[name](), optimizer)
+        return loop(rivals.METHODS[name](), optimizer)
 
     try:
         half, single = losses("mixed_float16"), losses("float32")
@@ -309,10 +303,10 @@ def test_float16_learns_as_float32(name, loop):
     ],
 )
 def test_a_dtype_of_its_own(kind, weighted, strategy):
-    x, y = robust_losses.data(1)
+    x, y = rivals.data(1)
     expected, given = kind(), awp(kind(dtype="float64"), 0.0)
     weight = np.ones(len(x)) if weighted else None
-    network = robust_losses.network()
+    network = rivals.network()
     step, other = (
         loss.value_and_gradients(network, x, y, weight, seed=1)
         for loss in (given, expected)
@@ -321,5 +315,5 @@ def test_a_dtype_of_its_own(kind, weighted, strategy):
     assert all(gradient.dtype == "float32" for gradient in step.gradients)
     assert largest_difference(step.gradients, other.gradients) < 1e-5
     with strategy.scope():
-        model = robust_losses.model_of(given, run_eagerly=True)
-    robust_losses.fit(model, 1, sample_weight=weight)
+        model = rivals.model_of(given, run_eagerly=True)
+    rivals.fit(model, 1, sample_weight=weight)

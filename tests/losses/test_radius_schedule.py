@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
-from robust_losses import adversarial
-from robust_losses import atent
-from robust_losses import pgd
-from robust_losses import sgld
-from robust_losses import trades
+from rivals import adversarial
+from rivals import atent
+from rivals import pgd
+from rivals import sgld
+from rivals import trades
 
 schedules = keras.optimizers.schedules
 
@@ -58,7 +58,7 @@ RAMPED = {
 
 def moved(model):
     """How far a step's points are, as a share of the radius."""
-    x, y = robust_losses.data(4)
+    x, y = rivals.data(4)
     step = model.loss.value_and_gradients(model, x, y, seed=0)
     ball = model.loss.threat_model
     return float(np.max(ball.norm(step.x_adv - x))) / ball.epsilon
@@ -66,7 +66,7 @@ def moved(model):
 
 @pytest.mark.parametrize("name", RAMPED)
 def test_points_go_as_far_as_the_share(name):
-    model = robust_losses.model_of(RAMPED[name](Climbing()), run_eagerly=True)
+    model = rivals.model_of(RAMPED[name](Climbing()), run_eagerly=True)
     for iteration, share in enumerate([0, 0.25, 0.5, 0.75, 1, 1, 1]):
         model.optimizer.iterations.assign(iteration)
         assert moved(model) == pytest.approx(share, abs=2e-3)
@@ -84,7 +84,7 @@ def test_points_go_as_far_as_the_share(name):
 def test_a_share_shortens_the_steps_too(attack):
     """One step from the image, which the ball does not cut."""
     loss = adversarial(attack, radius_schedule=constant(0.5))
-    assert moved(robust_losses.model_of(loss)) == pytest.approx(0.3, rel=1e-4)
+    assert moved(rivals.model_of(loss)) == pytest.approx(0.3, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -102,30 +102,28 @@ def test_a_share_shortens_the_steps_too(attack):
 )
 def test_it_follows_the_optimizer_s_updates(optimizer, shares):
     loss = adversarial(radius_schedule=Climbing())
-    model = robust_losses.model_of(
-        loss, optimizer=optimizer(), run_eagerly=True
-    )
+    model = rivals.model_of(loss, optimizer=optimizer(), run_eagerly=True)
     for share in shares:
         assert moved(model) == pytest.approx(share, abs=2e-3)
-        robust_losses.fit(model, 1)
+        rivals.fit(model, 1)
 
 
 def test_without_an_optimizer_it_is_the_whole_radius():
     loss = adversarial(radius_schedule=constant(0.0))
-    model = robust_losses.model_of(loss, run_eagerly=True)
+    model = rivals.model_of(loss, run_eagerly=True)
     assert moved(model) == 0
-    x, y = robust_losses.data(4)
-    step = loss.value_and_gradients(robust_losses.network(), x, y)
+    x, y = rivals.data(4)
+    step = loss.value_and_gradients(rivals.network(), x, y)
     assert np.max(np.abs(step.x_adv - x)) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_what_judges_knows_the_whole_radius():
     none = adversarial(radius_schedule=constant(0.0))
-    model = robust_losses.model_of(none, run_eagerly=True)
-    x, y = robust_losses.data(2)
+    model = rivals.model_of(none, run_eagerly=True)
+    x, y = rivals.data(2)
     x_adv = model.perturb(x, y, seed=0)
     assert np.max(np.abs(x_adv - x)) == pytest.approx(0.1, rel=1e-4)
-    full = robust_losses.model_of(adversarial(), run_eagerly=True)
+    full = rivals.model_of(adversarial(), run_eagerly=True)
     robust = ak.callbacks.RobustAccuracy((x, y))
     logs = {}
     found = []
@@ -146,9 +144,7 @@ def test_serialization():
     assert "radius_schedule" not in repr(adversarial())
 
 
-@pytest.mark.parametrize(
-    "kind", [adversarial, atent, trades, robust_losses.mart]
-)
+@pytest.mark.parametrize("kind", [adversarial, atent, trades, rivals.mart])
 def test_it_must_be_a_schedule_of_shares(kind):
     for wrong in (0.5, "cosine", lambda step: 0.5, Linf(0.1)):
         with pytest.raises(TypeError, match="must be one of keras.optim.* Rec"):

@@ -4,14 +4,14 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
-from robust_losses import pgd
-from robust_losses import sgld
-from robust_losses import trades
+from rivals import pgd
+from rivals import sgld
+from rivals import trades
 
 
 def by_hand(network, x, x_adv, y):
@@ -32,7 +32,7 @@ def by_hand(network, x, x_adv, y):
     ids=str,
 )
 def test_loss_and_gradients_are_those_of_the_formula(settings, weighted):
-    robust_losses.assert_follows(lambda: trades(**settings), by_hand, weighted)
+    rivals.assert_follows(lambda: trades(**settings), by_hand, weighted)
 
 
 @pytest.mark.parametrize("kind", [ak.TRADESLoss, ak.MARTLoss])
@@ -48,9 +48,9 @@ def test_loss_and_gradients_are_those_of_the_formula(settings, weighted):
 def test_points_stay_in_ball_and_box(kind, attack):
     """Also those of attacks that expect to start at the image."""
     loss = kind(attack())
-    x = np.float32(np.round(robust_losses.data(4)[0]))  # on the box's walls
+    x = np.float32(np.round(rivals.data(4)[0]))  # on the box's walls
     y = np.arange(len(x)) % 3
-    step = loss.value_and_gradients(robust_losses.network(), x, y, seed=0)
+    step = loss.value_and_gradients(rivals.network(), x, y, seed=0)
     ball = loss.threat_model
     assert np.max(ball.norm(step.x_adv - x)) < ball.epsilon * (1 + 1e-5)
     assert np.min(step.x_adv) >= 0 and np.max(step.x_adv) <= 1
@@ -58,8 +58,8 @@ def test_points_stay_in_ball_and_box(kind, attack):
 
 
 def test_the_points_climb_the_divergence():
-    x, y = robust_losses.data(4)
-    network = robust_losses.network()
+    x, y = rivals.data(4)
+    network = rivals.network()
     values = [
         np.mean(by_hand(network, x, step.x_adv, y))
         for step in (
@@ -74,9 +74,9 @@ def test_the_points_climb_the_divergence():
 
 @pytest.mark.parametrize("kind", [ak.TRADESLoss, ak.MARTLoss])
 def test_one_hot_and_column_labels_are_integer_labels(kind):
-    with robust_losses.exactly():
-        x, y = robust_losses.data(1)
-        network = robust_losses.network()
+    with rivals.exactly():
+        x, y = rivals.data(1)
+        network = rivals.network()
 
         def found(y, loss=None):
             step = kind(pgd(), loss=loss).value_and_gradients(network, x, y)
@@ -150,7 +150,7 @@ def test_clean_passes_must_be_one_or_two(passes):
 
 
 def test_it_is_the_cross_entropy_to_keras():
-    x, y = robust_losses.data()
-    model = robust_losses.model_of(trades(), run_eagerly=True, penalized=False)
+    x, y = rivals.data()
+    model = rivals.model_of(trades(), run_eagerly=True, penalized=False)
     expected = cross_entropy()(y, model(x))
     assert model.evaluate(x, y, verbose=0) == pytest.approx(float(expected))

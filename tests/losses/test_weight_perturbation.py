@@ -4,15 +4,15 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
-import robust_losses
+import rivals
 from conftest import cross_entropy
 from conftest import largest_difference
-from robust_losses import adversarial
-from robust_losses import atent
-from robust_losses import awp
-from robust_losses import fast
-from robust_losses import mart
-from robust_losses import trades
+from rivals import adversarial
+from rivals import atent
+from rivals import awp
+from rivals import fast
+from rivals import mart
+from rivals import trades
 
 INNER = [atent, adversarial, fast, trades, mart]
 
@@ -21,16 +21,14 @@ def steps(loss, network, count=2):
     """What a loss says of a network, and what it leaves of its state."""
     found = []
     for _ in range(count):
-        step = loss.value_and_gradients(network, *robust_losses.data(1), seed=1)
+        step = loss.value_and_gradients(network, *rivals.data(1), seed=1)
         found += [step.loss, *step.gradients, step.x_adv, step.y_pred]
     return found + [np.asarray(v) for v in network.non_trainable_variables]
 
 
 def network(like=None):
     normalize = keras.layers.BatchNormalization()
-    network = robust_losses.network(
-        normalize, keras.layers.Dropout(0.5, seed=1)
-    )
+    network = rivals.network(normalize, keras.layers.Dropout(0.5, seed=1))
     if like is not None:
         network.set_weights(like.get_weights())
     return network
@@ -49,9 +47,9 @@ def test_without_gamma_it_is_its_loss(inner):
 @pytest.mark.parametrize("inner", [atent, trades])
 def test_warming_up_it_trains_as_its_loss_does(inner):
     def weights(loss, steps):
-        with robust_losses.exactly():
-            model = robust_losses.model_of(loss(), run_eagerly=True)
-            robust_losses.fit(model, steps)
+        with rivals.exactly():
+            model = rivals.model_of(loss(), run_eagerly=True)
+            rivals.fit(model, steps)
         return model.get_weights()
 
     def warm():
@@ -72,9 +70,9 @@ def test_without_an_optimizer_there_is_no_warm_up():
 def test_loss_and_gradients_are_those_at_the_worse_weights():
     """The formula by hand; penalties do not choose the direction."""
     gamma = 0.05
-    with robust_losses.exactly():
-        x, y = robust_losses.data(1)
-        plain = robust_losses.network(penalized=True)
+    with rivals.exactly():
+        x, y = rivals.data(1)
+        plain = rivals.network(penalized=True)
         weight = np.linspace(0, 2, len(x))
         before = plain.get_weights()
         loss = awp(adversarial(), gamma)
@@ -104,7 +102,7 @@ def test_frozen_unused_and_zero_weights():
     frozen = keras.layers.Dense(5, trainable=False)
     zero = keras.layers.Dense(3, kernel_initializer="zeros")
     plain = keras.Model(inputs, zero(frozen(inputs)))
-    step = awp(trades()).value_and_gradients(plain, *robust_losses.data(1))
+    step = awp(trades()).value_and_gradients(plain, *rivals.data(1))
     assert [g.shape for g in step.gradients] == [(5, 3), (3,)]
     assert all(np.isfinite(g).all() for g in step.gradients)
 
@@ -117,7 +115,7 @@ def test_frozen_unused_and_zero_weights():
         def call(self, x):
             return plain(x)
 
-    step = awp(trades()).value_and_gradients(Unused(), *robust_losses.data(1))
+    step = awp(trades()).value_and_gradients(Unused(), *rivals.data(1))
     assert [g is None for g in step.gradients].count(True) == 2
 
 
@@ -125,7 +123,7 @@ def test_a_network_without_kernels_is_refused():
     inputs = keras.Input((3,))
     normalize = keras.layers.BatchNormalization()
     plain = keras.Model(inputs, normalize(inputs))
-    x, y = robust_losses.data(1)
+    x, y = rivals.data(1)
     with pytest.raises(ValueError, match=r"two or more .* Received: .*\(3,\)"):
         awp(trades()).value_and_gradients(plain, x[:, :3], y)
 
@@ -149,7 +147,7 @@ def test_it_is_around_another_robust_loss():
 
 
 def test_its_settings_are_those_of_its_loss():
-    inner = mart(reduction="sum", radius_schedule=robust_losses.ramp())
+    inner = mart(reduction="sum", radius_schedule=rivals.ramp())
     loss = awp(inner, 0.02, warmup_steps=7)
     assert loss.reduction == "sum" and loss.attack == inner.attack
     assert loss.threat_model == inner.threat_model
