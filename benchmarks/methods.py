@@ -1,6 +1,8 @@
 r"""What a training step of each method costs, in passes and in time.
 
     pip install "." && python benchmarks/methods.py
+    python benchmarks/methods.py --settings=PreActResNet18:10 --jit_compile \
+        --precision=mixed_bfloat16            # on a GPU
 
 One table for each network, all rows with the same number of steps of the
 inner attack; all of it goes to `methods.json`, too. Each row lives in a process
@@ -16,6 +18,7 @@ import pathlib
 
 import keras
 import processes
+import tensorflow as tf
 import train_step
 from absl import app
 from absl import flags
@@ -26,6 +29,8 @@ import atent_keras as ak
 FLAGS = flags.FLAGS
 FLAGS.set_default("settings", ["SmallCNN:10", "ResNet20:10"])
 FLAGS.set_default("output", "methods.json")
+flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the step.")
+flags.DEFINE_string("precision", "float32", "Keras's dtype policy.")
 
 ATENT = "ATENT, K=2"
 
@@ -70,15 +75,19 @@ def perturbed(method):
     return loss
 
 
-def robust(name, num_steps, batch_size, method):
-    network, x, y = train_step.network(name, batch_size)
-    model = ak.RobustModel(network.inputs, network.outputs)
-    model.compile(
-        keras.optimizers.SGD(0.01),
-        loss=METHODS[method][0](num_steps),
-        jit_compile=False,
+def step(name, num_steps, batch_size, method, jit_compile, precision):
+    keras.config.set_dtype_policy(precision)
+    model, x, y = train_step.network(name, batch_size)
+    loss = train_step.cross_entropy()
+    if method in METHODS:
+        model = ak.RobustModel(model.inputs, model.outputs)
+        loss = METHODS[method][0](num_steps)
+    optimizer = keras.optimizers.SGD(0.01)
+    model.compile(optimizer, loss=loss, jit_compile=jit_compile)
+    compiled = tf.function(
+        model.train_step, autograph=False, jit_compile=jit_compile
     )
-    return train_step.keras_step(model, x, y)
+    return {"step": lambda: compiled((x, y))["loss"].numpy()}
 
 
 # The loss of each method, and its passes for so many steps.
@@ -105,12 +114,14 @@ METHODS = {
 
 def measure(name, num_steps):
     """Prints a table; returns its rows as dictionaries, by label."""
-    given = name, num_steps, FLAGS.batch_size
     table = {"plain Keras": Passes(1, 0, 1, 1)}
-    running = {"plain Keras": processes.Process(train_step.plain, *given)}
     for label, (_, passes) in METHODS.items():
         table[label] = passes(num_steps)
-        running[label] = processes.Process(robust, *given, label)
+    given = name, num_steps, FLAGS.batch_size
+    how = FLAGS.jit_compile, FLAGS.precision
+    running = {
+        label: processes.Process(step, *given, label, *how) for label in table
+    }
     took = processes.interleave(
         {label: (process, "step") for label, process in running.items()},
         FLAGS.rounds,
