@@ -275,7 +275,7 @@ def test_it_is_the_base_loss_to_keras(batch):
     x, y = batch
     y_pred = small_network()(x)
     loss = small_loss()
-    with pytest.warns(UserWarning, match="plain Keras loss .* RobustModel"):
+    with pytest.warns(UserWarning, match="plain Keras loss, .*RobustModel"):
         value = loss(y, y_pred)
     np.testing.assert_allclose(value, cross_entropy()(y, y_pred))
     assert loss.call(y, y_pred).shape == (32,)
@@ -350,7 +350,7 @@ def test_preset_overrides():
     assert loss.sampler.step_size == 2.5 / 40
     assert (loss.alpha, loss.loss_iterates) == (0.5, 2)
     loss = from_preset("mnist_linf", epsilon=0.1, bounds=(-1, 1), num_steps=3)
-    assert loss.sampler.step_size == 0.01
+    assert loss.sampler.step_size == 0.02  # in a box twice as wide
     assert loss.sampler.threat_model.bounds == (-1, 1)
     assert from_preset("cifar10_l2", step_size=0.3).sampler.step_size == 0.3
     hinge = from_preset("mnist_linf", loss="CategoricalHinge")
