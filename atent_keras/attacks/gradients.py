@@ -30,11 +30,16 @@ def at(predict, x, objective):
     with tf.GradientTape(watch_accessed_variables=False) as network:
         network.watch(x)
         outputs = tf.cast(predict(x), x.dtype)
-    with tf.GradientTape(watch_accessed_variables=False) as above:
-        above.watch(outputs)
-        values = objective(outputs)
-    slope = base_losses.input_gradient(above, values, outputs)
-    return through(network, outputs, x, slope), values, outputs
+        with tf.GradientTape(watch_accessed_variables=False) as above:
+            above.watch(outputs)
+            values = objective(outputs)
+    slope = above.gradient(values, outputs)
+    if slope is None:
+        # Keras's cross-entropies look past a softmax, at its logits.
+        gradient = base_losses.input_gradient(network, values, x)
+    else:
+        gradient = through(network, outputs, x, slope)
+    return gradient, values, outputs
 
 
 def through(tape, outputs, x, slope):

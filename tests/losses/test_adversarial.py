@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -58,6 +60,24 @@ def test_attacks_that_search_find_points_too(attack):
     step = adversarial(attack).value_and_gradients(rivals.network(), x, y)
     moved = attack.threat_model.norm(step.x_adv - x)
     assert 0.01 < np.max(moved) < attack.threat_model.epsilon * 1.0001
+
+
+def test_probabilities_are_climbed_as_their_logits():
+    """Also where the network is so sure that the probabilities are flat."""
+    x, y = rivals.data(1)
+    network = rivals.network(penalized=False)
+    network.layers[-1].kernel.assign(100 * network.layers[-1].kernel)
+    softmax = keras.layers.Softmax()(network.output)
+    softmax = keras.Model(network.input, softmax)
+    attack = pgd(random_start=False)
+    plain = ak.AdversarialLoss(
+        keras.losses.SparseCategoricalCrossentropy(), attack
+    )
+    expected = adversarial(attack).value_and_gradients(network, x, y).x_adv
+    step = plain.value_and_gradients(softmax, x, y)
+    np.testing.assert_allclose(step.x_adv, expected, atol=1e-6)
+    compiled = dataclasses.replace(attack, loss=plain.loss)(softmax, x, y)
+    np.testing.assert_allclose(compiled, expected, atol=1e-6)
 
 
 def test_binary_networks():
