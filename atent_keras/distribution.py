@@ -14,9 +14,11 @@ from atent_keras import checks
 
 def is_multi_worker(strategy):
     """Whether the replicas of `strategy` live in several processes."""
-    return isinstance(
-        strategy, tf.distribute.MultiWorkerMirroredStrategy
-    ) and bool(strategy.cluster_resolver.cluster_spec().as_dict())
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    spec = strategy.cluster_resolver.cluster_spec()
+    # A cluster of one is no cluster to Keras.
+    return sum(map(spec.num_tasks, spec.jobs)) > 1
 
 
 def is_distributed(model):
