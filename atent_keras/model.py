@@ -1,13 +1,12 @@
 """Who trains: a Keras model whose training step is that of a robust loss."""
 
-import functools
-
 import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import distribution
+from atent_keras import functional
 from atent_keras import version
 from atent_keras.losses import outside
 
@@ -51,16 +50,17 @@ class RobustModel(keras.Model):
     """
 
     def __new__(cls, *args, **kwargs):
-        if _from_tensors(args, kwargs):
-            cls = _functional(cls)
+        if functional.from_tensors(args, kwargs):
+            cls = functional.twin(cls)
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, *args, **kwargs):
-        if _from_tensors(args, kwargs):
-            self.__class__ = _functional(type(self))
+        if functional.from_tensors(args, kwargs):
+            self.__class__ = functional.twin(type(self))
             # `network.inputs` is a list, also of a single tensor.
-            args = [_single(tensors) for tensors in args]
-            kwargs = {key: _single(value) for key, value in kwargs.items()}
+            single = functional.single
+            args = [single(tensors) for tensors in args]
+            kwargs = {key: single(value) for key, value in kwargs.items()}
         super().__init__(*args, **kwargs)
         self.seed_generator = keras.random.SeedGenerator()
 
@@ -327,46 +327,3 @@ def _compiled(model, name, default=None):
     """What `compile` was given, which Keras keeps under no public name."""
     compiled = model.__dict__.get("_compile_loss")
     return getattr(compiled, name, default)
-
-
-def _from_tensors(args, kwargs):
-    """Whether a model is made from tensors, by Keras's rule."""
-    return (
-        len(args) == 2
-        or (len(args) == 1 and "outputs" in kwargs)
-        or ("inputs" in kwargs and "outputs" in kwargs)
-    )
-
-
-def _single(tensors):
-    """Takes a single tensor out of its list."""
-    if isinstance(tensors, (list, tuple)) and len(tensors) == 1:
-        return tensors[0]
-    return tensors
-
-
-@functools.cache
-def _functional(cls):
-    """Returns `cls` with Keras's functional models among its bases.
-
-    Keras would put them among the bases of `RobustModel` itself, for good, and
-    no other subclass could then have a `call` of its own. So each class gets
-    a functional twin of the same name instead.
-    """
-    base = _keras_functional()
-    if issubclass(cls, base):
-        return cls
-    twin = type(cls.__name__, (cls, base), {"__module__": cls.__module__})
-    package, _, name = keras.saving.get_registered_name(cls).rpartition(">")
-    if package:
-        # Saved under the name of its class, it is loaded through its class.
-        for one in (twin, cls):
-            keras.saving.register_keras_serializable(package, name)(one)
-    return twin
-
-
-@functools.cache
-def _keras_functional():
-    # The class has no public name; a model made from tensors has its type.
-    inputs = keras.Input((1,))
-    return type(keras.Model(inputs, inputs))

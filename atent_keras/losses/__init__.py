@@ -4,7 +4,7 @@ from atent_keras.losses.adversarial import AdversarialLoss
 from atent_keras.losses.atent import ATENTRegularizedLoss
 from atent_keras.losses.mart import MARTLoss
 from atent_keras.losses.robust_loss import RobustLoss
-from atent_keras.losses.robust_loss import Step
+from atent_keras.losses.step import Step
 from atent_keras.losses.trades import TRADESLoss
 from atent_keras.losses.weight_perturbation import AdversarialWeightPerturbation
 

@@ -11,8 +11,8 @@ from atent_keras import presets
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
-from atent_keras.losses.robust_loss import Losses
 from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.losses.step import Losses
 
 
 @keras.saving.register_keras_serializable("atent_keras")

@@ -11,8 +11,8 @@ from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses.chain import ascent_and_average
 from atent_keras.losses.chain import climb
-from atent_keras.losses.robust_loss import Losses
 from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.losses.step import Losses
 from atent_keras.threat_models import is_finite
 
 

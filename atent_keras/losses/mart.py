@@ -6,7 +6,7 @@ import tensorflow as tf
 from atent_keras import margins
 from atent_keras import presets
 from atent_keras.losses.divergence_loss import DivergenceLoss
-from atent_keras.losses.robust_loss import Losses
+from atent_keras.losses.step import Losses
 
 
 @keras.saving.register_keras_serializable("atent_keras")

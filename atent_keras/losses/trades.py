@@ -8,7 +8,7 @@ import tensorflow as tf
 from atent_keras import presets
 from atent_keras.attacks.attack import replaced
 from atent_keras.losses.divergence_loss import DivergenceLoss
-from atent_keras.losses.robust_loss import Losses
+from atent_keras.losses.step import Losses
 from atent_keras.threat_models import L2
 
 
