@@ -109,6 +109,8 @@ class RobustLoss(keras.losses.Loss):
     # Published settings by name, of an attack of this kind.
     presets = {}
     preset_attack = PGD
+    # Whether `loss` is a robust loss itself.
+    around_robust = False
 
     def __init__(
         self,
@@ -126,6 +128,12 @@ class RobustLoss(keras.losses.Loss):
                 f"reduction={reduction!r}"
             )
         self._loss = base_losses.get(loss)
+        if isinstance(self.loss, RobustLoss) and not self.around_robust:
+            raise ValueError(
+                f"The `loss` of {type(self).__name__} must be a plain loss, "
+                "since a robust one would only lend it its base loss. "
+                f"Received: loss={loss!r}"
+            )
         self._attack = attack
         self._radius_schedule = _schedule(radius_schedule)
         self._reduce = _Reduction("reduction", self.reduction, dtype)

@@ -226,6 +226,16 @@ def test_serialization(name):
         assert repr(other).startswith(type(loss).__name__)
 
 
+@pytest.mark.parametrize(
+    "kind, attack",
+    [(ak.AdversarialLoss, pgd), (ak.ATENTRegularizedLoss, sgld)],
+)
+def test_a_robust_loss_is_no_base_loss(kind, attack):
+    for base in (trades(), keras.losses.serialize(trades())):
+        with pytest.raises(ValueError, match="a plain loss.* Received: loss="):
+            kind(base, attack())
+
+
 @pytest.mark.parametrize("name", rivals.METHODS)
 def test_a_plain_model_is_warned_once(name):
     loss = rivals.METHODS[name]()
