@@ -97,8 +97,8 @@ class RobustLoss(keras.losses.Loss):
         reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
             (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations. Defaults to `None`,
-            `keras.config.floatx()`.
+        dtype: The dtype of the loss's computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -126,6 +126,12 @@ class RobustLoss(keras.losses.Loss):
             raise ValueError(
                 "`reduction` must reduce the batch to a scalar. Received: "
                 f"reduction={reduction!r}"
+            )
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(
+                "`dtype` must be float32 or float64, since a half can't hold a "
+                "sure network's losses; the network itself may have any "
+                f"policy. Received: dtype={self.dtype!r}"
             )
         self._loss = base_losses.get(loss)
         if isinstance(self.loss, RobustLoss) and not self.around_robust:

@@ -327,3 +327,10 @@ def test_a_dtype_of_its_own(kind, weighted, strategy):
     with strategy.scope():
         model = rivals.model_of(given, run_eagerly=True)
     rivals.fit(model, 1, sample_weight=weight)
+
+
+@pytest.mark.parametrize("kind", [atent, adversarial, trades, mart])
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
+def test_a_half_is_no_dtype_of_a_loss(kind, dtype):
+    with pytest.raises(ValueError, match="`dtype` must be .* Received: dtype="):
+        kind(dtype=dtype)
