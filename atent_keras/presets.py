@@ -195,9 +195,17 @@ def resolve(presets, name, kind, overrides):
             of the bounds.
 
     Raises:
-        ValueError: If there is no such preset.
+        ValueError: If there is no such preset, or the attack is overridden as
+            a whole.
     """
     require(presets, name)
+    whole = {"attack", "sampler", "threat_model"} & overrides.keys()
+    if whole:
+        raise ValueError(
+            "A preset's attack must be overridden by its settings, such as "
+            "`epsilon`, `bounds`, `step_size` and `num_steps`. Received: "
+            f"{', '.join(sorted(whole))}"
+        )
     preset, settings = dict(presets[name]), dict(overrides)
     norm, epsilon = preset.pop("norm"), preset.pop("epsilon")
     bounds = settings.pop("bounds", (0.0, 1.0))

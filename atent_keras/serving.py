@@ -40,7 +40,7 @@ def export_classifier(
     at once, else by a softmax. A single output is that of the second of two
     classes, with the logits 0 and its own.
 
-    The bounds are those of the compiled `ATENTRegularizedLoss`, else (0, 1).
+    The bounds are those of the compiled robust loss, else (0, 1).
     The folder is written beside its place first, so that it is there either
     whole or not at all.
 
@@ -69,8 +69,8 @@ def export_classifier(
     loss = base_losses.compiled(model)
     if loss is not None:
         loss = base_losses.get(loss)
-    sampler = getattr(loss, "sampler", None)
-    bounds = sampler.threat_model.bounds if sampler else (0.0, 1.0)
+    threat_model = getattr(loss, "threat_model", None)
+    bounds = threat_model.bounds if threat_model else (0.0, 1.0)
     shape = (None, height, width, channels)
     outputs = checks.network(model, loss, shape, bounds)
     probable = _gives_probabilities(model, loss, shape, bounds)

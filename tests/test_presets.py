@@ -171,3 +171,17 @@ def test_what_nobody_published_is_refused(kind, name):
         kind.from_preset(name)
     with pytest.raises(ValueError, match="Overrides .* Received: steps"):
         kind.from_preset("cifar10_linf", steps=3)
+
+
+@pytest.mark.parametrize("name", ["attack", "sampler", "threat_model"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ak.ATENTRegularizedLoss,
+        ak.TRADESLoss,
+        ak.AdversarialWeightPerturbation,
+    ],
+)
+def test_an_attack_is_overridden_by_its_settings_only(kind, name):
+    with pytest.raises(ValueError, match=f"by its settings.* Received: {name}"):
+        kind.from_preset("cifar10_linf", **{name: None})

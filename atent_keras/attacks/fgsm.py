@@ -23,8 +23,7 @@ class FGSM(Attack):
         loss: What is climbed: a Keras loss (name, config or instance).
             Defaults to `None`: the model's compiled base loss, else
             cross-entropy from logits; the lead of the best wrong class if
-            that is a hinge or a distance
-            such as `"mse"`.
+            that is a hinge or a distance such as `"mse"`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.

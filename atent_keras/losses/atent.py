@@ -59,8 +59,8 @@ class ATENTRegularizedLoss(RobustLoss):
         reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
             (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations. Defaults to `None`,
-            `keras.config.floatx()`.
+        dtype: The dtype of the loss's computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.

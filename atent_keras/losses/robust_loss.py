@@ -47,8 +47,8 @@ class RobustLoss(keras.losses.Loss):
         reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
             (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations. Defaults to `None`,
-            `keras.config.floatx()`.
+        dtype: The dtype of the loss's computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -59,6 +59,8 @@ class RobustLoss(keras.losses.Loss):
     # Published settings by name, of an attack of this kind.
     presets = {}
     preset_attack = PGD
+    # Whether `loss` is a robust loss itself.
+    around_robust = False
 
     def __init__(
         self,
@@ -75,7 +77,19 @@ class RobustLoss(keras.losses.Loss):
                 "`reduction` must reduce the batch to a scalar. Received: "
                 f"reduction={reduction!r}"
             )
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(
+                "`dtype` must be float32 or float64, since a half can't hold a "
+                "sure network's losses; the network itself may have any "
+                f"policy. Received: dtype={self.dtype!r}"
+            )
         self._loss = base_losses.get(loss)
+        if isinstance(self.loss, RobustLoss) and not self.around_robust:
+            raise ValueError(
+                f"The `loss` of {type(self).__name__} must be a plain loss, "
+                "since a robust one would only lend it its base loss. "
+                f"Received: loss={loss!r}"
+            )
         self._attack = attack
         self._radius_schedule = _schedule(radius_schedule)
         self._reduce = _Reduction("reduction", self.reduction, dtype)

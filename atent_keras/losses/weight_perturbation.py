@@ -64,6 +64,7 @@ class AdversarialWeightPerturbation(RobustLoss):
     """
 
     arguments = ("loss", "gamma", "warmup_steps")
+    around_robust = True
 
     def __init__(self, loss, gamma, warmup_steps=0, name=None):
         if not isinstance(loss, RobustLoss) or isinstance(

@@ -275,7 +275,7 @@ def test_it_is_the_base_loss_to_keras(batch):
     x, y = batch
     y_pred = small_network()(x)
     loss = small_loss()
-    with pytest.warns(UserWarning, match="plain Keras loss.* RobustModel"):
+    with pytest.warns(UserWarning, match="plain Keras loss.*RobustModel"):
         value = loss(y, y_pred)
     np.testing.assert_allclose(value, cross_entropy()(y, y_pred))
     assert loss.call(y, y_pred).shape == (32,)

@@ -226,6 +226,16 @@ def test_serialization(name):
         assert repr(other).startswith(type(loss).__name__)
 
 
+@pytest.mark.parametrize(
+    "kind, attack",
+    [(ak.AdversarialLoss, pgd), (ak.ATENTRegularizedLoss, sgld)],
+)
+def test_a_robust_loss_is_no_base_loss(kind, attack):
+    for base in (trades(), keras.losses.serialize(trades())):
+        with pytest.raises(ValueError, match="a plain loss.* Received: loss="):
+            kind(base, attack())
+
+
 @pytest.mark.parametrize("name", rivals.METHODS)
 def test_a_plain_model_is_warned_once(name):
     loss = rivals.METHODS[name]()
@@ -317,3 +327,10 @@ def test_a_dtype_of_its_own(kind, weighted, strategy):
     with strategy.scope():
         model = rivals.model_of(given, run_eagerly=True)
     rivals.fit(model, 1, sample_weight=weight)
+
+
+@pytest.mark.parametrize("kind", [atent, adversarial, trades, mart])
+@pytest.mark.parametrize("dtype", ["float16", "mixed_bfloat16"])
+def test_a_half_is_no_dtype_of_a_loss(kind, dtype):
+    with pytest.raises(ValueError, match="`dtype` must be .* Received: dtype="):
+        kind(dtype=dtype)

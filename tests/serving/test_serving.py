@@ -99,9 +99,13 @@ def test_colour_files_of_any_size_are_resized(digits, tmp_path):
         np.testing.assert_allclose(row, expected, atol=tolerance)
 
 
-def test_bounds_of_the_threat_model_are_those_of_the_network(tmp_path):
+@pytest.mark.parametrize("kind", ["ATENT", "TRADES"])
+def test_bounds_of_the_threat_model_are_those_of_the_network(kind, tmp_path):
     threat_model = ak.threat_models.Linf(0.1, bounds=(-1.0, 1.0))
-    model = small_model(loss=small_loss(threat_model))
+    loss = small_loss(threat_model)
+    if kind == "TRADES":
+        loss = ak.TRADESLoss(ak.attacks.PGD(threat_model))
+    model = small_model(loss=loss)
     ak.export_classifier(model, tmp_path / "m")
     signatures = tf.saved_model.load(str(tmp_path / "m")).signatures
     levels = np.arange(256, dtype="uint8").repeat(64).reshape(256, 8, 8, 1)
