@@ -176,6 +176,11 @@ def require(presets, name):
     Raises:
         ValueError: If it is not.
     """
+    if not presets:
+        raise ValueError(
+            "A loss must have published settings to have presets. Received: "
+            f"{name!r} of a loss without any"
+        )
     if name not in presets:
         raise ValueError(
             f"The preset must be one of {', '.join(map(repr, presets))}, the "
@@ -213,7 +218,9 @@ def resolve(presets, name, kind, overrides):
     threat_model = norm(settings.pop("epsilon", epsilon * width), bounds)
     per_epsilon = preset.pop("step_size_per_epsilon", None)
     if per_epsilon is not None:
-        preset["step_size"] = per_epsilon * threat_model.epsilon / width
+        # In a ball of radius 0 a step has no unit.
+        radius = threat_model.epsilon or epsilon * width
+        preset["step_size"] = per_epsilon * radius / width
     names = {field.name for field in dataclasses.fields(kind)} - {"loss"}
     own = {key: preset.pop(key) for key in [*preset] if key not in names}
     drift = settings.get("drift", "steepest")

@@ -329,17 +329,21 @@ def test_what_else_fit_takes(strategy, digits, jit_compile, tmp_path):
         assert logs[name] == pytest.approx(values, abs=1e-3), name
 
 
+@pytest.fixture(scope="module")
+def float32_loss(digits):
+    return train(None, digits, network=batch_norm)[1]["loss"][0]
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_mixed_bfloat16(strategy, digits, jit_compile):
+def test_mixed_bfloat16(strategy, digits, jit_compile, float32_loss):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         _, logs = train(
             strategy, digits, network=batch_norm, jit_compile=jit_compile
         )
-        _, float32 = train(None, digits, network=batch_norm)
     finally:
         keras.config.set_dtype_policy("float32")
-    assert logs["loss"][0] == pytest.approx(float32["loss"][0], rel=0.05)
+    assert logs["loss"][0] == pytest.approx(float32_loss, rel=0.05)
 
 
 def test_eager_steps_and_single_batches(strategy, digits):

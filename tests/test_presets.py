@@ -185,3 +185,11 @@ def test_what_nobody_published_is_refused(kind, name):
 def test_an_attack_is_overridden_by_its_settings_only(kind, name):
     with pytest.raises(ValueError, match=f"by its settings.* Received: {name}"):
         kind.from_preset("cifar10_linf", **{name: None})
+
+
+def test_a_radius_of_zero_has_a_preset():
+    for kind, name in [
+        (ak.AdversarialLoss, "mnist_linf_fast"),
+        (ak.ATENTRegularizedLoss, "mnist_l2"),
+    ]:
+        assert kind.from_preset(name, epsilon=0.0).threat_model.epsilon == 0

@@ -10,6 +10,7 @@ from atent_keras.checks.batches import batch
 from atent_keras.checks.classes import labels
 from atent_keras.checks.classes import labels_fit
 from atent_keras.checks.classes import one_class
+from atent_keras.checks.classes import sample_weights
 from atent_keras.checks.networks import are_probabilities
 from atent_keras.checks.networks import call
 from atent_keras.checks.networks import decided
@@ -18,11 +19,10 @@ from atent_keras.checks.networks import gives_probabilities
 from atent_keras.checks.networks import inference
 from atent_keras.checks.networks import network
 from atent_keras.checks.networks import require_finite
-from atent_keras.checks.networks import takes_training
-from atent_keras.checks.pixels import image_spec
 from atent_keras.checks.pixels import images
 from atent_keras.checks.rules import plain_errors
 from atent_keras.checks.rules import require_count
+from atent_keras.checks.rules import require_flag
 from atent_keras.checks.streams import guard
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "default_loss",
     "gives_probabilities",
     "guard",
-    "image_spec",
     "images",
     "inference",
     "labels",
@@ -42,6 +41,7 @@ __all__ = [
     "one_class",
     "plain_errors",
     "require_count",
+    "require_flag",
+    "sample_weights",
     "require_finite",
-    "takes_training",
 ]

@@ -67,19 +67,41 @@ def labels_fit(y, loss, classes):
             f"{name_of(loss)} expects integer labels of shape (batch,). "
             f"Received: labels of shape {y.shape}"
         )
-    if not sparse and not one_hot:
-        raise ValueError(
-            f"{name_of(loss)} expects one-hot labels of shape (batch, "
-            f"{classes}). Received: labels of shape {y.shape}"
-        )
-    if sparse and classes == 1:
+    if classes == 1:
         raise ValueError(
             f"{name_of(loss)} needs one output for each class. Received: a "
             "network with a single output. Compile it with "
             "`keras.losses.BinaryCrossentropy(from_logits=True)`, or give it "
             "an output for the other class, too"
         )
+    if not sparse and not one_hot:
+        raise ValueError(
+            f"{name_of(loss)} expects one-hot labels of shape (batch, "
+            f"{classes}). Received: labels of shape {y.shape}"
+        )
     return _within(y, classes - 1 if sparse else 1, classes)
+
+
+def sample_weights(weights, x):
+    """Returns sample weights as a tensor, or `None` if there are none.
+
+    Args:
+        weights: Weights of shape `(batch,)` or `(batch, 1)`, or `None`.
+        x: The images they belong to.
+
+    Raises:
+        ValueError: If there is not one weight per image.
+    """
+    if weights is None:
+        return None
+    weights = tf.convert_to_tensor(weights)
+    flat = weights.shape.rank == 1 or weights.shape[1:] == (1,)
+    if not flat or not weights.shape[:1].is_compatible_with(x.shape[:1]):
+        raise ValueError(
+            "`sample_weight` must have shape (batch,). Received: weights of "
+            f"shape {weights.shape} for images of shape {x.shape}"
+        )
+    return weights
 
 
 def _binary(y, loss, classes):

@@ -4,6 +4,7 @@ import contextlib
 import numbers
 import re
 
+import numpy as np
 import tensorflow as tf
 
 from atent_keras import base_losses
@@ -53,6 +54,19 @@ def require_count(least=1, /, **settings):
             raise ValueError(
                 f"`{name}` must be an integer, at least {least}. Received: "
                 f"{name}={value!r}"
+            )
+
+
+def require_flag(**settings):
+    """Checks that settings are booleans.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(
+                f"`{name}` must be True or False. Received: {name}={value!r}"
             )
 
 

@@ -12,7 +12,6 @@ from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
 from atent_keras.losses.robust_loss import RobustLoss
-from atent_keras.losses.step import Losses
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -79,8 +78,8 @@ class AdversarialLoss(RobustLoss):
         name=None,
         dtype=None,
     ):
-        inner_attack.require_single(attack)
         super().__init__(loss, attack, radius_schedule, reduction, name, dtype)
+        checks.require_flag(attack_training=attack_training)
         if attack_training and not inner_attack.steps_by_gradient(attack):
             raise ValueError(
                 "`attack_training` is for attacks that step along a gradient, "
@@ -117,11 +116,6 @@ class AdversarialLoss(RobustLoss):
             self.attack_training,
         )
         return [x_adv], state
-
-    def losses(self, network, state, x_adv, batch):
-        one = network(x_adv, state, training=True)
-        values = self.call(batch.y, one.y_pred)
-        return Losses(values, one.y_pred, one.state, one.penalties)
 
     def check(self, model, x, y):
         x, y = super().check(model, x, y)

@@ -6,13 +6,13 @@ import operator
 import keras
 import tensorflow as tf
 
+from atent_keras import checks
 from atent_keras import presets
 from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses.chain import ascent_and_average
 from atent_keras.losses.chain import climb
 from atent_keras.losses.robust_loss import RobustLoss
-from atent_keras.losses.step import Losses
 from atent_keras.threat_models import is_finite
 
 
@@ -101,14 +101,14 @@ class ATENTRegularizedLoss(RobustLoss):
         reduction="sum_over_batch_size",
         name=None,
         dtype=None,
-        radius_schedule=None,
+        radius_schedule=None,  # last, since it came last
     ):
-        super().__init__(loss, sampler, radius_schedule, reduction, name, dtype)
         if not isinstance(sampler, SGLD):
             raise TypeError(
                 "`sampler` must be an `atent_keras.attacks.SGLD`. Received: "
                 f"sampler={sampler!r}"
             )
+        super().__init__(loss, sampler, radius_schedule, reduction, name, dtype)
         if not is_finite(alpha) or not 0 < alpha <= 1:
             raise ValueError(
                 f"`alpha` must lie in (0, 1]. Received: alpha={alpha!r}"
@@ -125,6 +125,7 @@ class ATENTRegularizedLoss(RobustLoss):
             )
         self._alpha = float(alpha)
         self._loss_iterates = loss_iterates
+        checks.require_flag(chain_training=chain_training)
         self._chain_training = bool(chain_training)
 
     sampler = property(operator.attrgetter("_attack"))
@@ -135,11 +136,6 @@ class ATENTRegularizedLoss(RobustLoss):
     def shares(self, count):
         weights = [self.alpha * (1 - self.alpha) ** k for k in range(count)]
         return weights[::-1]
-
-    def losses(self, network, state, x_adv, batch):
-        one = network(x_adv, state, training=True)
-        values = self.call(batch.y, one.y_pred)
-        return Losses(values, one.y_pred, one.state, one.penalties)
 
     def find_and_learn(self, network, state, batch, attack, seed):
         noise = noise_lib.normal_noise(seed, batch.x)

@@ -43,7 +43,9 @@ class DivergenceLoss(RobustLoss):
         name=None,
         dtype=None,
     ):
-        inner_attack.require_single(attack)
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        super().__init__(loss, attack, radius_schedule, reduction, name, dtype)
         if not inner_attack.steps_by_gradient(attack):
             raise ValueError(
                 "`attack` must step along a gradient from a start, as PGD "
@@ -54,9 +56,6 @@ class DivergenceLoss(RobustLoss):
                 "`beta` must be a finite number, at least 0. Received: "
                 f"beta={beta!r}"
             )
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().__init__(loss, attack, radius_schedule, reduction, name, dtype)
         kinds = (
             keras.losses.SparseCategoricalCrossentropy,
             keras.losses.CategoricalCrossentropy,

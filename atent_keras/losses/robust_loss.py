@@ -12,9 +12,11 @@ from atent_keras import presets
 from atent_keras import version
 from atent_keras.attacks import PGD
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.losses import inner_attack
 from atent_keras.losses import outside
 from atent_keras.losses.network import Network
 from atent_keras.losses.step import Batch
+from atent_keras.losses.step import Losses
 from atent_keras.losses.step import Step
 
 
@@ -72,6 +74,7 @@ class RobustLoss(keras.losses.Loss):
         dtype=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+        inner_attack.require_single(attack)
         if self.reduction in (None, "none"):
             raise ValueError(
                 "`reduction` must reduce the batch to a scalar. Received: "
@@ -159,8 +162,10 @@ class RobustLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def losses(self, network, state, x_adv, batch):
-        """Returns the `Losses` at one set of points."""
-        raise NotImplementedError
+        """Returns the `Losses` at one set of points: here the base loss."""
+        one = network(x_adv, state, training=True)
+        values = self.call(batch.y, one.y_pred)
+        return Losses(values, one.y_pred, one.state, one.penalties)
 
     def shares(self, count):
         """Returns what each of so many sets of points counts."""
@@ -213,7 +218,12 @@ class RobustLoss(keras.losses.Loss):
             ValueError, TypeError: If images, labels, network and loss do not
                 fit each other.
         """
+        if not isinstance(model, keras.Layer):
+            raise TypeError(
+                f"`model` must be a Keras model. Received: model={model!r}"
+            )
         x, y = self.check(model, x, y)
+        sample_weight = checks.sample_weights(sample_weight, x)
         seed, attack = noise_lib.as_seed(seed), self._attack_of(model)
 
         def step(part, weights, state, batch):

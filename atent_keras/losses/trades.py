@@ -1,5 +1,6 @@
 """TRADES: accuracy on clean images, traded for answers that do not move."""
 
+import numbers
 import operator
 
 import keras
@@ -76,7 +77,8 @@ class TRADESLoss(DivergenceLoss):
         super().__init__(
             attack, beta, loss, radius_schedule, reduction, name, dtype
         )
-        if clean_passes not in (1, 2) or isinstance(clean_passes, bool):
+        whole = isinstance(clean_passes, numbers.Integral)
+        if not whole or clean_passes not in (1, 2) or clean_passes is True:
             raise ValueError(
                 "`clean_passes` must be 1 or 2. Received: "
                 f"clean_passes={clean_passes!r}"

@@ -11,6 +11,7 @@ from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
+from conftest import small_network
 from rivals import adversarial
 from rivals import pgd
 
@@ -119,3 +120,29 @@ def test_the_attack_must_fit(attack, error, message):
 def test_only_steps_along_a_gradient_know_a_training_mode():
     with pytest.raises(ValueError, match="`attack_training` is for .* Rec"):
         adversarial(ak.attacks.APGD(Linf(0.1)), attack_training=True)
+
+
+def test_what_a_step_is_given_is_checked(batch):
+    loss = ak.AdversarialLoss(cross_entropy(), pgd())
+    network = small_network()
+    for shape in [(32, 3), (3,)]:
+        with pytest.raises(ValueError, match="`sample_weight` .* Received"):
+            loss.value_and_gradients(network, *batch, np.ones(shape))
+    column = loss.value_and_gradients(network, *batch, np.ones((32, 1)), seed=0)
+    flat = loss.value_and_gradients(network, *batch, np.ones(32), seed=0)
+    np.testing.assert_allclose(column.loss, flat.loss)
+    with pytest.raises(TypeError, match="`model` must be a Keras model"):
+        loss.value_and_gradients(lambda x: x, *batch)
+
+
+def test_flags_are_booleans():
+    for value in (None, "x", 1, np.nan):
+        with pytest.raises(ValueError, match="`attack_training` must be True"):
+            ak.AdversarialLoss(cross_entropy(), pgd(), attack_training=value)
+
+
+def test_a_loss_without_an_attack_is_refused():
+    with pytest.raises(TypeError, match="`attack` must be .* Received"):
+        ak.losses.RobustLoss(cross_entropy(), None)
+    with pytest.raises(ValueError, match="must have published settings"):
+        ak.losses.RobustLoss.from_preset("mnist_linf")
