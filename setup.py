@@ -47,6 +47,7 @@ setup(
         "test": [
             "matplotlib>=3.8",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "scikit-learn>=1.4",
             "tensorboard>=2.18",

@@ -79,7 +79,7 @@ def test_points_go_as_far_as_the_share(name):
         pgd(step_size=steps_of_length(0.06), num_steps=1, random_start=False),
         sgld(step_size=0.06, num_steps=1, random_start=False, noise_scale=0.0),
     ],
-    ids=repr,
+    ids=["PGD", "PGD by a schedule", "SGLD"],
 )
 def test_a_share_shortens_the_steps_too(attack):
     """One step from the image, which the ball does not cut."""

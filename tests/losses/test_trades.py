@@ -108,7 +108,15 @@ def test_beta_must_be_in_range(kind, beta):
         "categorical_hinge",
         lambda y, y_pred: y_pred[:, 0],
     ],
-    ids=str,
+    ids=[
+        "sparse of probabilities",
+        "categorical of probabilities",
+        "binary",
+        "focal",
+        "mse",
+        "hinge",
+        "function",
+    ],
 )
 def test_the_loss_must_be_a_cross_entropy_of_classes(kind, loss):
     message = f"The `loss` of {kind.__name__} must be .* Received: loss="
