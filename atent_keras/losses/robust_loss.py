@@ -14,7 +14,11 @@ from atent_keras.attacks import PGD
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import inner_attack
 from atent_keras.losses import outside
+from atent_keras.losses import radius
 from atent_keras.losses.network import Network
+from atent_keras.losses.reduction import Reduction
+from atent_keras.losses.reduction import add
+from atent_keras.losses.reduction import share_of_replica
 from atent_keras.losses.step import Batch
 from atent_keras.losses.step import Losses
 from atent_keras.losses.step import Step
@@ -94,8 +98,8 @@ class RobustLoss(keras.losses.Loss):
                 f"Received: loss={loss!r}"
             )
         self._attack = attack
-        self._radius_schedule = _schedule(radius_schedule)
-        self._reduce = _Reduction("reduction", self.reduction, dtype)
+        self._radius_schedule = radius.checked(radius_schedule)
+        self._reduce = Reduction("reduction", self.reduction, dtype)
 
     # Constants of the compiled step, hence read-only.
     loss = property(operator.attrgetter("_loss"))
@@ -218,13 +222,16 @@ class RobustLoss(keras.losses.Loss):
             ValueError, TypeError: If images, labels, network and loss do not
                 fit each other.
         """
-        if not isinstance(model, keras.Layer):
+        if not isinstance(model, keras.Model):
             raise TypeError(
                 f"`model` must be a Keras model. Received: model={model!r}"
             )
         x, y = self.check(model, x, y)
         sample_weight = checks.sample_weights(sample_weight, x)
-        seed, attack = noise_lib.as_seed(seed), self._attack_of(model)
+        seed = noise_lib.as_seed(seed)
+        attack = radius.at_iteration(
+            self.radius_schedule, getattr(model, "optimizer", None), self.attack
+        )
 
         def step(part, weights, state, batch):
             return self._step(part, model, weights, state, batch, attack, seed)
@@ -239,15 +246,6 @@ class RobustLoss(keras.losses.Loss):
         for variable, value in zip(model.non_trainable_variables, state):
             variable.assign(value)
         return step
-
-    def _attack_of(self, model):
-        """The attack, at the radius of the step that is to be made."""
-        optimizer = getattr(model, "optimizer", None)
-        if self.radius_schedule is None or optimizer is None:
-            return self.attack
-        iteration = tf.convert_to_tensor(optimizer.iterations)
-        share = tf.cast(self.radius_schedule(iteration), keras.config.floatx())
-        return self.attack.scaled(tf.clip_by_value(share, 0, 1))
 
     def _step(self, part, model, weights, state, batch, attack, seed):
         """Makes a step; `part` compiles what one replica does by itself."""
@@ -290,7 +288,7 @@ class RobustLoss(keras.losses.Loss):
                 network, state, point, batch, share, penalized and last
             )
             loss += step.loss
-            gradients = list(map(_sum, gradients, step.gradients))
+            gradients = list(map(add, gradients, step.gradients))
         return step._replace(loss=loss, gradients=gradients), state
 
     def _learn_at(self, network, state, x_adv, batch, share, penalized):
@@ -301,7 +299,7 @@ class RobustLoss(keras.losses.Loss):
             losses = self.losses(network, state, x_adv, batch)
             loss = share * self.mean(losses.values, batch)
             if penalized:
-                loss += _share_of_replica(losses.penalties, loss.dtype)
+                loss += share_of_replica(losses.penalties, loss.dtype)
             scaled = scale * loss
         # A weight that nothing depends on has no gradient, as in Keras.
         gradients = [
@@ -350,43 +348,3 @@ class RobustLoss(keras.losses.Loss):
             settings.pop("radius_schedule", None)
         listed = ", ".join(f"{name}={v!r}" for name, v in settings.items())
         return f"{type(self).__name__}({listed})"
-
-
-class _Reduction(keras.losses.Loss):
-    """Keras's reduction of a batch, for losses that are already known."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
-
-
-def _schedule(schedule):
-    if schedule is None:
-        return None
-    kind = keras.optimizers.schedules.LearningRateSchedule
-    if not isinstance(schedule, kind):
-        raise TypeError(
-            "`radius_schedule` must be one of keras.optimizers.schedules. "
-            f"Received: radius_schedule={schedule!r}"
-        )
-    with tf.init_scope():
-        first = float(schedule(0))
-    if not 0 <= first <= 1:
-        raise ValueError(
-            "`radius_schedule` must give a share of the radius, from 0 to 1. "
-            f"Received: {first:g} at iteration 0"
-        )
-    return schedule
-
-
-def _sum(one, other):
-    """Adds gradients, of which either may be missing."""
-    return other if one is None else one if other is None else one + other
-
-
-def _share_of_replica(penalties, dtype):
-    """Sums regularization losses, once for all replicas together."""
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    total = tf.zeros((), dtype)
-    for penalty in penalties:
-        total += tf.cast(tf.reduce_sum(penalty), dtype)
-    return total / replicas
