@@ -125,10 +125,11 @@ class RobustModel(keras.Model):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras's own fails across workers and on batches that leave a replica
         # without images, and shifts the order of shuffled data by a look.
-        if iterator is not None and distribution.is_distributed(self):
+        if iterator is not None:
             data = iterator.data_adapter.get_tf_dataset()
             data_batch = distribution.one_replica(data)
-        super()._maybe_symbolic_build(data_batch=data_batch)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
 
     def perturb(self, x, y, seed=None):
         """Returns what the compiled loss's attack finds, in inference mode.

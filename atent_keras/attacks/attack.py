@@ -156,7 +156,6 @@ class Attack:
                 lambda k, *_: k < steps.stop,
                 body,
                 (tf.constant(steps.start), x_adv, state),
-                maximum_iterations=len(steps),
             )
         return x_adv, state
 

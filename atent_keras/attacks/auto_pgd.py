@@ -129,7 +129,6 @@ class AutoPGD(RoundAttack):
                 at_start,
                 *self.better(x_adv, margin, start.x, lead),
             ),
-            maximum_iterations=self.num_steps,
         )
         return x_adv, margin
 
@@ -156,7 +155,6 @@ class AutoPGD(RoundAttack):
                     tf.nest.map_structure(tf.add, total, look(point)),
                 ),
                 (tf.constant(1), look(point)),
-                maximum_iterations=self.num_samples - 1,
             )
             _, gradient, loss = (part / self.num_samples for part in total)
             return Point(point, gradient, loss), lead / self.num_samples

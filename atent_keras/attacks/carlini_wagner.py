@@ -117,7 +117,6 @@ class CarliniWagner(RoundAttack):
                 x,
                 tf.where(right, x.dtype.max, tf.zeros([], x.dtype)),
             ),
-            maximum_iterations=self.search_steps,
         )
         model = self.threat_model
         nearest = model.clip(model.project(x, nearest))
@@ -175,6 +174,5 @@ class CarliniWagner(RoundAttack):
             lambda k, *_: k <= self.num_steps,
             body,
             (tf.constant(1), start, zeros, zeros, found, nearest, distance),
-            maximum_iterations=self.num_steps,
         )
         return found, nearest, distance

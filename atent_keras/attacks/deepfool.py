@@ -97,7 +97,6 @@ class DeepFool(RoundAttack):
                 x,
                 self.lead(predict, x, y) < 0,
             ),
-            maximum_iterations=self.num_steps,
         )
         point = model.clip(model.project(x, point))
         return point, self.lead(predict, point, y)

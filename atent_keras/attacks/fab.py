@@ -102,7 +102,6 @@ class FAB(Targets, RoundAttack):
             lambda k, *_: k < self.num_steps,
             body,
             (tf.constant(0), start, x, distance),
-            maximum_iterations=self.num_steps,
         )
         nearest = model.clip(model.project(x, nearest))
         return nearest, self.lead(predict, nearest, y)

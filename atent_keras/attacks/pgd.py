@@ -134,7 +134,6 @@ class PGD(Attack):
             lambda restart, *_: restart < self.restarts,
             body,
             (tf.constant(1), best, *judge(best)),
-            maximum_iterations=self.restarts - 1,
         )
         return best
 

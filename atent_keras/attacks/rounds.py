@@ -75,7 +75,6 @@ class RoundAttack(Attack):
             lambda number, *_: number < rounds,
             body,
             (tf.constant(0), x, tf.fill(tf.shape(x)[:1], x.dtype.max)),
-            maximum_iterations=rounds,
         )
         return x_adv
 

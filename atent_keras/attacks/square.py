@@ -164,7 +164,6 @@ class Square(RoundAttack):
             lambda k, _, margin: (k < last) & ~tf.reduce_all(margin < 0),
             ask,
             (first, x_adv, margin),
-            maximum_iterations=BLOCK,
         )
         return x_adv, margin
 

@@ -287,7 +287,6 @@ class SmoothedClassifier:
                 tf.zeros(classes, tf.int64),
                 tf.constant(True),
             ),
-            maximum_iterations=None,
         )[1:]
 
     @functools.cached_property

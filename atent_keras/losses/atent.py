@@ -10,8 +10,8 @@ from atent_keras import checks
 from atent_keras import presets
 from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
-from atent_keras.losses.chain import ascent_and_average
 from atent_keras.losses.chain import climb
+from atent_keras.losses.chain import climb_and_average
 from atent_keras.losses.robust_loss import RobustLoss
 from atent_keras.threat_models import is_finite
 
@@ -140,24 +140,20 @@ class ATENTRegularizedLoss(RobustLoss):
     def find_and_learn(self, network, state, batch, attack, seed):
         noise = noise_lib.normal_noise(seed, batch.x)
         x_adv, state = self._burn_in(network, state, batch, attack, noise)
-        zeros = [tf.zeros_like(weight) for weight in network.weights]
-        x_adv, (state, average, gradients) = attack.climb(
-            batch.x,
+        return climb_and_average(
+            attack,
+            network,
+            state,
+            batch,
             x_adv,
-            ascent_and_average(self, network, batch, self.alpha),
+            self,
+            self.alpha,
             noise,
-            (state, tf.zeros((), self.dtype), zeros),
-            self._kept,
-            network.unroll,
+            range(self._kept.start, self._kept.stop + 1),
+            checks.network(
+                network.model, self, batch.x.shape, self.threat_model.bounds
+            ),
         )
-        # The last point has nowhere to climb.
-        step, state = self.learn(network, state, [x_adv], batch)
-        gradients = [
-            None if new is None else (1 - self.alpha) * old + new
-            for old, new in zip(gradients, step.gradients)
-        ]
-        loss = step.loss + (1 - self.alpha) * average
-        return step._replace(loss=loss, gradients=gradients), state
 
     def points(self, network, state, batch, attack, seed):
         noise = noise_lib.normal_noise(seed, batch.x)

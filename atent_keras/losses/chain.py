@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras.attacks import gradients
+from atent_keras.losses.reduction import share_of_replica
+from atent_keras.losses.step import Step
 from atent_keras.threat_models import per_example
 
 
@@ -40,8 +42,10 @@ def climb(
     return attack.climb(x, start, gradient, noise, state, steps, network.unroll)
 
 
-def ascent_and_average(loss, network, batch, alpha):
-    """Returns what `Attack.climb` asks for, averaging the loss on the way.
+def climb_and_average(
+    attack, network, state, batch, start, loss, alpha, noise, steps, classes
+):
+    """Climbs a robust loss's own values, and averages them on the way.
 
     ```python
     average = (1 - alpha) * average + alpha * loss(f(x_adv), y)
@@ -49,50 +53,87 @@ def ascent_and_average(loss, network, batch, alpha):
 
     One tape over the point and the weights gives both gradients of a pass, so
     that nothing has to be passed twice, and memory does not grow with the
-    number of steps.
+    number of steps. From the last point there is nowhere to climb, but it is
+    treated like the others: that costs the way back through the first layer,
+    while a pass of another kind would have to be compiled, too.
 
     Args:
-        loss: A `RobustLoss`.
+        attack: An attack that steps along a gradient.
         network: A `Network`, run in training mode.
+        state: Its state.
         batch: The `Batch`.
+        start: The first point, of the shape of the images.
+        loss: A `RobustLoss`.
         alpha: Float in (0, 1], the weight of the newest point.
+        noise: Function from `k` to N(0, 1) draws in the shape of the images.
+        steps: `range` of the steps: one from each point.
+        classes: Integer, the number of the network's outputs.
 
     Returns:
-        Function from `(x_adv, (state, average, gradients))` to the gradient
-        of each example's own loss by `x_adv`, and the newer triple.
+        A `Step`, with regularization losses at the last point, and the new
+        state.
     """
-    scale, weights = network.loss_scale, network.weights
+    weights, scale = network.weights, network.loss_scale
+    weighted = batch.sample_weight is not None
+    unconnected = set()
 
     def gradient(x_adv, carry):
-        state, average, older = carry
-        weighted = batch.sample_weight is not None
+        left, state, average = carry
         with tf.GradientTape(
             persistent=weighted, watch_accessed_variables=False
         ) as tape:
             tape.watch([x_adv, *weights])
             losses = loss.losses(network, state, x_adv, batch)
             newest = alpha * loss.mean(losses.values, batch)
+            # The weights' own penalties count once.
+            last = tf.cast(left == 1, newest.dtype)
+            newest += last * share_of_replica(losses.penalties, newest.dtype)
             scaled, scaled_values = scale * newest, scale * losses.values
         if weighted:
             # Two passes back, since an example of weight zero climbs too.
             ascent = base_losses.input_gradient(tape, scaled_values, x_adv)
             ascent /= scale
-            newer = tape.gradient(scaled, weights, unconnected_gradients="zero")
+            newer = tape.gradient(scaled, weights)
         else:
             # One pass back serves point and weights: each example has the
             # same share in the mean, by which its ascent is divided.
             ascent, share, *newer = tape.gradient(
-                scaled,
-                [x_adv, losses.values, *weights],
-                unconnected_gradients="zero",
+                scaled, [x_adv, losses.values, *weights]
             )
-            share = tf.cast(per_example(share, x_adv), ascent.dtype)
+            share = tf.cast(per_example(share, x_adv), x_adv.dtype)
             ascent = tf.math.divide_no_nan(ascent, share)
-        average = (1 - alpha) * average + newest
+        unconnected.update(i for i, new in enumerate(newer) if new is None)
         newer = [
-            (1 - alpha) * old + tf.convert_to_tensor(new) / scale
-            for old, new in zip(older, newer)
+            old if new is None else (1 - alpha) * old + new / scale
+            for old, new in zip(average.gradients, newer)
         ]
-        return ascent, (losses.state, average, newer)
+        y_pred = tf.ensure_shape(losses.y_pred, average.y_pred.shape)
+        newest += (1 - alpha) * average.loss
+        return ascent, (
+            left - 1,
+            losses.state,
+            Step(newest, newer, x_adv, y_pred),
+        )
 
-    return gradient
+    size = start.shape[0] or tf.shape(start)[0]
+    nothing = Step(
+        loss=tf.zeros((), loss.dtype),
+        gradients=[tf.zeros_like(weight) for weight in weights],
+        x_adv=start,
+        y_pred=tf.zeros((size, classes), loss.dtype),
+    )
+    _, (_, state, step) = attack.climb(
+        batch.x,
+        start,
+        gradient,
+        noise,
+        (tf.constant(len(steps)), state, nothing),
+        steps,
+        network.unroll,
+    )
+    # A weight that nothing depends on has no gradient, as in Keras.
+    gradients = [
+        None if i in unconnected else one
+        for i, one in enumerate(step.gradients)
+    ]
+    return step._replace(gradients=gradients), state

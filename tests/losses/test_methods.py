@@ -35,11 +35,11 @@ def test_modes_train_the_same(name):
 
 
 K = rivals.NUM_STEPS
-# Of each method: passes forward, those of the attack back by the inputs, and
-# passes back by the weights.
+# Of each method: passes forward, those back by the inputs, and passes back by
+# the weights. ATENT's last point is passed like those that climb.
 PASSES = {
-    "ATENT": (atent, K + 1, K, K),
-    "ATENT, 2 iterates": (lambda: atent(loss_iterates=2), K + 1, K, 2),
+    "ATENT": (atent, K + 1, K + 1, K),
+    "ATENT, 2 iterates": (lambda: atent(loss_iterates=2), K + 1, K + 1, 2),
     "PGD": (adversarial, K + 1, K, 1),
     "Fast": (fast, 2, 1, 1),
     # The attack needs the clean answer, too.
@@ -52,7 +52,7 @@ PASSES = {
     # perturbation.
     "AWP, ATENT": (lambda: awp(atent()), 3 * K, K, 2 * K),
     "AWP, ATENT, 2": (lambda: awp(atent(loss_iterates=2)), K + 4, K, 4),
-    "AWP without perturbation": (lambda: awp(atent(), 0.0), K + 1, K, K),
+    "AWP without perturbation": (lambda: awp(atent(), 0.0), K + 1, K + 1, K),
 }
 
 
