@@ -128,7 +128,15 @@ class RobustModel(keras.Model):
         if iterator is not None:
             data = iterator.data_adapter.get_tf_dataset()
             data_batch = distribution.one_replica(data)
-        with self.distribute_strategy.scope():
+        if distribution.is_distributed(self):
+            super()._maybe_symbolic_build(data_batch=data_batch)
+        elif (
+            not self.run_eagerly
+            and callable(self._robust_loss)
+            and _is_known(data_batch)
+        ):
+            # A `tf.function` that makes the variables of optimizer and metrics
+            # is traced twice, so that they are made before.
             self._symbolic_build(data_batch=data_batch)
 
     def perturb(self, x, y, seed=None):
@@ -322,6 +330,15 @@ class ATENTModel(RobustModel):
     - Jagatap et al., "Adversarially robust learning via entropic
       regularization", Frontiers in AI 2022, https://arxiv.org/abs/2008.12338.
     """
+
+
+def _is_known(batch):
+    """Whether it is known how many axes each part of a batch has."""
+    return all(
+        hasattr(part, "shape") and tf.TensorShape(part.shape).rank is not None
+        for part in keras.tree.flatten(batch)
+        if part is not None
+    )
 
 
 def _compiled(model, name, default=None):

@@ -4,7 +4,6 @@ import numbers
 import operator
 
 import keras
-import tensorflow as tf
 
 from atent_keras import checks
 from atent_keras import presets
