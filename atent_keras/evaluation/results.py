@@ -13,6 +13,9 @@ import numpy as np
 
 from atent_keras.evaluation.description import differences
 from atent_keras.evaluation.target import fingerprint
+from atent_keras.lock import NAME as LOCK
+from atent_keras.lock import Lock
+from atent_keras.lock import require_folder
 
 SETTINGS = "settings.json"
 EXAMPLES = "examples.npz"
@@ -50,23 +53,39 @@ class Results:
         self.settings, self.arrays, self.findings = {}, {}, {}
         if self.path is None:
             return
-        for path in (self.path.parent, self.path):
-            if path.exists() and not path.is_dir():
-                raise ValueError(
-                    f"`folder` must be a folder. Received: {path}, a file"
-                )
+        require_folder(self.path)
         if not self.path.exists():
             return
         if (self.path / SETTINGS).exists():
             self.settings = self._json(SETTINGS)
             self.arrays = self._arrays()
             self.findings = self._json(FINDINGS)
-        elif any(file.suffix != _DRAFT for file in self.path.iterdir()):
+        elif any(
+            file.suffix != _DRAFT and file.name != LOCK
+            for file in self.path.iterdir()
+        ):
             raise ValueError(
                 "`folder` must be new or empty, or that of an evaluation which "
                 f"is to go on. Received: {self.path}, which has files but no "
                 f"{SETTINGS}"
             )
+
+    @classmethod
+    @contextlib.contextmanager
+    def alone(cls, folder=None, name="progress"):
+        """Yields the results, their folder kept from other processes.
+
+        Args:
+            folder, name: As for the class.
+
+        Raises:
+            BlockingIOError: If another process is at work there.
+        """
+        if folder is None:
+            yield cls()
+            return
+        with Lock(pathlib.Path(folder) / name):
+            yield cls(folder, name)
 
     def require(self, **settings):
         """Checks settings against those that the results belong to.
