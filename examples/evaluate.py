@@ -22,6 +22,7 @@ import run_folder
 import saved_networks
 import settings
 from atent_keras.evaluation.smoothing import require_certifiable
+from atent_keras.lock import Lock
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -282,30 +283,32 @@ def main(argv):
         output = pathlib.Path(
             FLAGS.output_dir or first.resolve().parent / "evaluation"
         )
-        folders = {name: output / name for name in models}
-        reports = evaluate(models, folders, chosen, checks)
-        comparison = ak.RobustnessComparison(reports)
-        run_folder.write_text(
-            output / "comparison.md", comparison.to_markdown()
+        with Lock(output, "--output_dir"):
+            work(models, output, chosen, at_radii, checks)
+
+
+def work(models, output, chosen, at_radii, checks):
+    """Writes all that is asked for."""
+    folders = {name: output / name for name in models}
+    reports = evaluate(models, folders, chosen, checks)
+    comparison = ak.RobustnessComparison(reports)
+    run_folder.write_text(output / "comparison.md", comparison.to_markdown())
+    run_folder.write_text(output / "comparison.csv", comparison.to_csv())
+    if at_radii:
+        radii = {name: folders[name] / "radii" for name in models}
+        curves = evaluate(models, radii, at_radii, None)
+        save(
+            ak.plots.robust_accuracy_curves(curves),
+            output / "robust_accuracy.png",
         )
-        run_folder.write_text(output / "comparison.csv", comparison.to_csv())
-        if at_radii:
-            radii = {name: folders[name] / "radii" for name in models}
-            curves = evaluate(models, radii, at_radii, None)
-            save(
-                ak.plots.robust_accuracy_curves(curves),
-                output / "robust_accuracy.png",
-            )
-        for sigma in numbers("certify"):
-            save(
-                ak.plots.certified_accuracy_curves(
-                    certify(models, folders, sigma)
-                ),
-                output / f"certified_accuracy_{sigma:g}.png",
-            )
-        if FLAGS.pictures:
-            for name, model in models.items():
-                draw(model, reports[name], folders[name])
+    for sigma in numbers("certify"):
+        save(
+            ak.plots.certified_accuracy_curves(certify(models, folders, sigma)),
+            output / f"certified_accuracy_{sigma:g}.png",
+        )
+    if FLAGS.pictures:
+        for name, model in models.items():
+            draw(model, reports[name], folders[name])
     print(f"\n{FLAGS.dataset}, {comparison}")
     print(f"In {output.resolve()}, with a folder for each network")
 

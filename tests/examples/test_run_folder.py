@@ -36,11 +36,78 @@ def test_refuses_a_damaged_config(tmp_path):
         RunFolder(tmp_path / "run", {})
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_drops_lines_of_epochs_that_run_again(tmp_path, count):
+HEADER = "epoch,seconds,val_accuracy,val_robust_accuracy\n"
+LINES = HEADER + "0,3.5,0.1,0.05\n1,2.5,0.3,0.25\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
     folder = RunFolder(tmp_path / "run", {})
     folder.create()
-    (folder / "metrics.csv").write_text("epoch,loss\n0,3.5\n1,2.5\n")
+    (folder / "metrics.csv").write_text(LINES)
+    return folder
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_drops_lines_of_epochs_that_run_again(folder, count):
+    before = folder.rows()
     folder.keep_rows(count)
-    rows = [{"epoch": "0", "loss": "3.5"}, {"epoch": "1", "loss": "2.5"}]
-    assert folder.rows() == rows[:count]
+    assert folder.rows() == before[:count]
+    assert before[1]["val_robust_accuracy"] == "0.25"
+    assert (folder / "metrics.csv").exists() == (count > 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        HEADER,
+        LINES[:-1],  # which may have lost digits
+        LINES[: LINES.index("1,")],
+        LINES[len(HEADER) :],
+        LINES.replace("\n1,", "\n2,"),
+        LINES.replace("2.5", "2.5\x00"),
+        LINES.replace("0.3", "a lot"),
+        LINES.replace("seconds", "second"),
+        LINES.replace(",0.25", ""),
+        b"\x80\xff" * 50,
+    ],
+    ids=str,
+)
+def test_refuses_lines_that_are_not_those_of_the_epochs(folder, content):
+    if isinstance(content, str):
+        content = content.encode()
+    (folder / "metrics.csv").write_bytes(content)
+    error = "metrics.csv must have a line for each of 2.*Received: a damaged"
+    with pytest.raises(ValueError, match=error):
+        folder.keep_rows(2)
+
+
+def test_begins_anew_what_was_killed_in_its_first_epoch(folder):
+    (folder / "metrics.csv").write_text(LINES[:10])
+    folder.require_state()
+    folder.keep_rows(0)
+    assert folder.rows() == []
+    (folder / "metrics.csv").write_text(LINES)
+    with pytest.raises(ValueError, match="checkpoints must hold the state"):
+        folder.require_state()
+
+
+def test_a_run_is_complete_with_whole_files_only(folder):
+    report = "97.5 %\n(attacked for 3 s)\n"
+    results = '{"seed": 0, "training_seconds": 2.5}\n'
+    texts = {"report.txt": report, "results.json": results}
+
+    def write(**changed):
+        for name, content in {**texts, **changed}.items():
+            (folder / name).write_text(content)
+        return folder.report()
+
+    assert folder.report() is None
+    assert write() == report
+    for torn in ("", report[:-1], "97.5 %\n"):
+        assert write(**{"report.txt": torn}) is None
+    for torn in ("", results[:-3], "[]", "null", '{"seed": 0}'):
+        assert write(**{"results.json": torn}) is None
+    (folder / "report.txt").unlink()
+    assert folder.report() is None

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from atent_keras.lock import Lock
 from kills import EXAMPLES
 from kills import FLAGS
 from kills import SCRIPT
@@ -144,6 +146,18 @@ def test_refuses_the_folder_of_another_run(whole):
     code, output = run(SCRIPT, *changed, "--epochs=4", f"--output_dir={folder}")
     assert code != 0
     assert "--epochs=3 there, 4 now" in output
+
+
+def test_refuses_the_folder_in_which_another_run_is_at_work(tmp_path):
+    with Lock(tmp_path):
+        code, output = run(SCRIPT, *FLAGS, f"--output_dir={tmp_path}")
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert code != 0
+    message = f"Received: {tmp_path}, in use by process {os.getpid()} on"
+    assert f"--output_dir must not be in use by another process. {message}" in (
+        output
+    )
+    assert "Traceback" not in output
 
 
 def test_another_data_sets_network_is_not_evaluated(whole):
