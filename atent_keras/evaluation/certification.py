@@ -228,6 +228,8 @@ def certify_robustness(
         )
     require_run(seed, confidence, verbose)
     require_certifiable(num_samples, selection_samples, alpha)
+    if folder is not None:
+        CertificationReport.require_room(folder)
     with Results.alone(folder, "certificates_progress") as results:
         results.require(
             version=__version__,

@@ -116,6 +116,8 @@ def evaluate_robustness(
         )
     if not verbose:
         attacks = {name: _silent(attack) for name, attack in attacks.items()}
+    if folder is not None:
+        RobustnessReport.require_room(folder)
     with Results.alone(folder) as results:
         walk = Walk(model, attacks, int(seed), results, checks)
         bar = Bar(count(data), attacks, verbose)
