@@ -54,16 +54,12 @@ settings.define_number(
     "Length of the steps of PGD and SGLD (default in l_inf: 0.01 on MNIST, "
     "2/255 on CIFAR-10; else 2.5 epsilon / steps).",
 )
-flags.DEFINE_integer("restarts", 1, "Restarts of PGD.", lower_bound=1)
-flags.DEFINE_integer(
-    "test_limit", None, "Use the first so many images only.", lower_bound=1
-)
+settings.define_count("restarts", 1, "Restarts of PGD.")
+settings.define_count("test_limit", None, "Use the first so many images only.")
 flags.DEFINE_bool(
     "checks", True, "Whether to look for signs of masked gradients."
 )
-flags.DEFINE_integer(
-    "check_images", 100, "Images that the checks look at.", lower_bound=1
-)
+settings.define_count("check_images", 100, "Images that the checks look at.")
 flags.DEFINE_string(
     "surrogate",
     None,
@@ -82,16 +78,14 @@ flags.DEFINE_list(
     "Standard deviations of noise, such as 0.25,0.5, with which the networks "
     "are smoothed and certified.",
 )
-flags.DEFINE_integer(
-    "certify_limit", 100, "Certify the first so many images.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "certify_samples", 10_000, "Noisy images for each image.", lower_bound=1
-)
+settings.define_count("certify_limit", 100, "Certify the first so many images.")
+settings.define_count("certify_samples", 10_000, "Noisy images for each image.")
 flags.DEFINE_bool(
     "pictures", True, "Whether to draw images and the loss around one."
 )
-flags.DEFINE_integer("seed", 0, "Seed of attacks and noise.")
+settings.define_count(
+    "seed", 0, "Seed of attacks and noise.", -(2**63), 2**63 - 1
+)
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets.")
 flags.DEFINE_string(
     "output_dir",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import numbers
 import os
 
 import keras
@@ -351,14 +350,7 @@ def require_run(seed, confidence, verbose):
     Raises:
         ValueError, TypeError: If a setting is out of its range.
     """
-    if (
-        isinstance(seed, bool)
-        or not isinstance(seed, numbers.Integral)
-        or not -(2**63) <= seed < 2**63
-    ):
-        raise TypeError(
-            f"`seed` must be an integer of 64 bits. Received: seed={seed!r}"
-        )
+    entry.require_seed(seed)
     if not is_finite(confidence) or not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1. Received: "
