@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from run_folder import write_text
+
 # What the files of a damaged checkpoint raise, as far as was seen.
 DAMAGED = (
     tf.errors.OpError,
@@ -177,13 +179,16 @@ def checkpoints(folder):
 def write_list(folder, paths):
     """Writes TensorFlow's list of checkpoints anew: it may be damaged."""
     file = pathlib.Path(folder) / "checkpoint"
-    names = [f'"{pathlib.Path(path).name}"' for path in paths]
-    lines = [f"model_checkpoint_path: {name}" for name in names[-1:]]
-    lines += [f"all_model_checkpoint_paths: {name}" for name in names]
-    if lines:
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    else:
+    if not paths:
         file.unlink(missing_ok=True)
+        return
+    lines = [f'model_checkpoint_path: "{pathlib.Path(paths[-1]).name}"']
+    for path in map(pathlib.Path, paths):
+        # The manager leaves alone what has no time.
+        time = path.with_suffix(".index").stat().st_mtime
+        lines.append(f'all_model_checkpoint_paths: "{path.name}"')
+        lines.append(f"all_model_checkpoint_timestamps: {time}")
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def settings(loss):

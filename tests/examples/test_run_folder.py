@@ -1,5 +1,9 @@
+import zipfile
+
 import pytest
 
+from run_folder import FILES
+from run_folder import FOLDERS
 from run_folder import RunFolder
 
 
@@ -28,12 +32,55 @@ def test_refuses_somebody_elses_files(tmp_path):
         RunFolder(tmp_path, {})
 
 
-def test_refuses_a_damaged_config(tmp_path):
+def damages(whole):
+    """What may become of a file's bytes, by name."""
+    return {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "binary": b"\x80\xff\x00" * 50,
+        "a list": b"[1]",
+        "without keys": b"{}",
+        "of another type": b'{"flags": 1}',
+        "deep": b"[" * 100_000,
+    }
+
+
+@pytest.mark.parametrize("damage", damages(b""))
+def test_refuses_a_damaged_config(damage, tmp_path):
+    folder = RunFolder(tmp_path / "run", {"epochs": 3})
+    folder.create()
+    file = folder / "config.json"
+    file.write_bytes(damages(file.read_bytes())[damage])
+    error = f"{file} must hold.*damaged one; bring back .* another --output_dir"
+    with pytest.raises(ValueError, match=error):
+        RunFolder(tmp_path / "run", {"epochs": 3})
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_refuses_what_is_in_the_way_of_its_files(name, tmp_path):
     folder = RunFolder(tmp_path / "run", {})
     folder.create()
-    (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="must hold JSON"):
+    path = folder / name
+    path.unlink(missing_ok=True)
+    path.write_text("") if name in FOLDERS else path.mkdir()
+    with pytest.raises(ValueError, match=f"{path} must be a .*Received: a f"):
         RunFolder(tmp_path / "run", {})
+
+
+@pytest.mark.parametrize("damage", [*damages(b""), "flipped", "missing"])
+def test_refuses_networks_that_are_not_whole(damage, folder):
+    file = folder / "best.keras"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model.weights.h5", bytes(1000))
+    folder.require_networks("best.keras")
+    whole = file.read_bytes()
+    flipped = whole[:500] + b"x" + whole[501:]
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes({**damages(whole), "flipped": flipped}[damage])
+    with pytest.raises(ValueError, match="best.keras must hold a network"):
+        folder.require_networks("best.keras")
 
 
 HEADER = "epoch,seconds,val_accuracy,val_robust_accuracy\n"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -113,6 +114,36 @@ def test_a_complete_run_shows_its_report_again(whole):
     assert code == 0
     assert "This run is complete" in output
     assert (folder / "report.txt").read_text().strip() in output
+
+
+def test_makes_anew_what_it_knows(whole, tmp_path):
+    """All of it in one run, from the checkpoint before the last."""
+    folder = shutil.copytree(whole[0], tmp_path / "damaged")
+    (folder / "report.txt").unlink()
+    (folder / "results.json").write_text("{")
+    (folder / "images.png").write_bytes(b"")
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"")
+    (folder / "checkpoints" / "checkpoint").write_bytes(b"\x80")
+    (folder / "checkpoints" / "step-60.index").write_bytes(b"")
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code == 0, output
+    assert "Going on after epoch 2 and " in output
+    assert read(folder) == read(whole[0])
+    assert (folder / "images.png").stat().st_size > 0
+    assert (folder / "report.txt").read_text() in output
+    for one, other in zip(state(folder), state(whole[0]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_refuses_what_it_can_not_make_anew(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "damaged")
+    (folder / "results.json").unlink()
+    file = folder / "best.keras"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code != 0 and "Traceback" not in output
+    assert f"{file} must hold a network. Received: a damaged one" in output
+    assert not (folder / "results.json").exists()
 
 
 @pytest.mark.parametrize(
