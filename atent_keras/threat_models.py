@@ -204,8 +204,8 @@ class Linf(ThreatModel):
         bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
 
     Raises:
-        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
-            increase.
+        ValueError: If `epsilon` is negative, not finite or above 1e18, or
+            `bounds` do not increase or are as large.
 
     Example:
 
@@ -244,8 +244,8 @@ class L2(ThreatModel):
         bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
 
     Raises:
-        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
-            increase.
+        ValueError: If `epsilon` is negative, not finite or above 1e18, or
+            `bounds` do not increase or are as large.
 
     Example:
 
