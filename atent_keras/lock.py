@@ -1,5 +1,6 @@
 """One process at a time in a folder."""
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -24,6 +25,8 @@ class Lock:
         ...
     ```
 
+    A folder that is new and stays empty is taken away again.
+
     The operating system holds the lock and drops it when the process ends,
     however it ends: the file `.lock`, which says who is at work, locks nothing
     once nobody holds it. A fork does not share its parent's lock. Who only
@@ -47,6 +50,7 @@ class Lock:
         self.folder = pathlib.Path(folder)
         self.argument = argument
         self.descriptor = None
+        self.made = []
 
     @property
     def file(self):
@@ -54,9 +58,18 @@ class Lock:
 
     def __enter__(self):
         require_folder(self.folder, self.argument)
+        self.made = [
+            path
+            for path in (self.folder, *self.folder.parents)
+            if not path.exists()
+        ]
         self.folder.mkdir(parents=True, exist_ok=True)
         while fcntl is not None and self.descriptor is None:
-            descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:  # Who made the folder took it along.
+                self.folder.mkdir(parents=True, exist_ok=True)
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same(descriptor, self.file):
@@ -89,12 +102,14 @@ class Lock:
         return self
 
     def __exit__(self, *error):
-        if self.descriptor is None:
-            return
-        # First the file, then the lock: who finds neither makes a new file.
-        self.file.unlink(missing_ok=True)
-        self._close()
-        _held.discard(self)
+        if self in _held:
+            # First the file, then the lock: who finds neither makes a new one.
+            self.file.unlink(missing_ok=True)
+            self._close()
+            _held.discard(self)
+        with contextlib.suppress(OSError):  # Where something was written.
+            for path in self.made:
+                path.rmdir()
 
     def _close(self):
         os.close(self.descriptor)

@@ -215,7 +215,7 @@ class TestPipeline:
             ({"seed": None}, "`seed` must be an integer of 64 bits. "
              "Received: seed=None"),
             ({"first_epoch": -1}, "`first_epoch` must be a non-negative "
-             "integer. Received: first_epoch=-1"),
+             "integer of 32 bits. Received: first_epoch=-1"),
             ({"batch_size": 51, "drop_remainder": True}, "no batch is left. "
              "Received: batch_size=51 for 50 images"),
             ({"labels": np.zeros(3)}, r"labels of shape \(3,\)"),

@@ -61,8 +61,11 @@ def test_a_lock_is_of_one_folder_and_for_one_use(tmp_path):
         with Lock(tmp_path / "new"), pytest.raises(BlockingIOError):
             Lock(tmp_path / "new" / "one", "--output_dir").__enter__()
         raise KeyError
+    # What is empty again was never there.
+    assert not [*tmp_path.iterdir()]
     with Lock(tmp_path / "new" / "one"):
-        pass
+        (tmp_path / "new" / "file").write_text("")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
 
 
 def test_a_file_that_its_owner_took_along_is_no_lock(tmp_path, monkeypatch):
