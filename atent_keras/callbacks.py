@@ -5,6 +5,7 @@ import types
 import keras
 
 from atent_keras import base_losses
+from atent_keras import checks
 from atent_keras import evaluation
 from atent_keras.attacks import PGD
 from atent_keras.attacks.attack import Attack
@@ -53,6 +54,7 @@ class RobustAccuracy(keras.callbacks.Callback):
                 "`attack` must be an `atent_keras.attacks` attack. Received: "
                 f"attack={attack!r}"
             )
+        checks.require_seed(seed)
         self.data = data
         self.attack = attack
         self.seed = seed

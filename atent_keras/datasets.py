@@ -436,15 +436,16 @@ def _prepared(name, data_dir):
 
 
 def _check_integer(name, value, smallest=None, largest=None):
-    rule = "an integer"
     if largest is not None:
         rule = f"an integer from {smallest} to {largest}"
     elif smallest is not None:
         rule = "a positive integer" if smallest else "a non-negative integer"
+        rule, largest = f"{rule} of 32 bits", 2**31 - 1
+    else:
+        rule, smallest, largest = "an integer of 64 bits", -(2**63), 2**63 - 1
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, np.integer))
-        or (smallest is not None and value < smallest)
-        or (largest is not None and value > largest)
+        or not smallest <= value <= largest
     ):
         raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}")

@@ -16,15 +16,39 @@ import tensorflow as tf
 # many: a handful of steps is the rule.
 _NEWTON_STEPS = 100
 _ROUNDING = 1e-6
+# Of a larger number, float32 holds no square, or no sum of such squares.
+LARGEST = 1e18
 
 
 def is_finite(value):
-    """Whether `value` is a finite real number (and no boolean)."""
+    """Whether `value` is a real number to compute with (and no boolean).
+
+    Its size must be at most `LARGEST`, in every precision.
+    """
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and -LARGEST <= value <= LARGEST
     )
+
+
+def require_number(positive=False, /, **settings):
+    """Checks that settings are numbers from 0 to `LARGEST`.
+
+    Args:
+        positive: Boolean, whether 0 itself is refused.
+        **settings: The values.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    rule = "positive number" if positive else "number, at least 0"
+    for name, value in settings.items():
+        if not is_finite(value) or value < 0 or (positive and value == 0):
+            raise ValueError(
+                f"`{name}` must be a finite {rule} and at most {LARGEST:g}. "
+                f"Received: {name}={value!r}"
+            )
 
 
 def per_example(values, like):
@@ -48,19 +72,15 @@ class ThreatModel:
             Defaults to `(0.0, 1.0)`.
 
     Raises:
-        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
-            increase.
+        ValueError: If `epsilon` is negative, not finite or above 1e18, or
+            `bounds` do not increase or are as large.
     """
 
     epsilon: float
     bounds: tuple = (0.0, 1.0)
 
     def __post_init__(self):
-        if not is_finite(self.epsilon) or self.epsilon < 0:
-            raise ValueError(
-                "`epsilon` must be a finite number, at least 0. Received: "
-                f"epsilon={self.epsilon!r}"
-            )
+        require_number(epsilon=self.epsilon)
         bounds = self.bounds
         if not (
             isinstance(bounds, (tuple, list))
@@ -70,7 +90,8 @@ class ThreatModel:
         ):
             raise ValueError(
                 "`bounds` must be two finite, increasing numbers (lower, "
-                f"upper). Received: bounds={bounds!r}"
+                f"upper) of size at most {LARGEST:g}. Received: "
+                f"bounds={bounds!r}"
             )
         object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "bounds", tuple(float(b) for b in bounds))
@@ -183,8 +204,8 @@ class Linf(ThreatModel):
         bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
 
     Raises:
-        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
-            increase.
+        ValueError: If `epsilon` is negative, not finite or above 1e18, or
+            `bounds` do not increase or are as large.
 
     Example:
 
@@ -223,8 +244,8 @@ class L2(ThreatModel):
         bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
 
     Raises:
-        ValueError: If `epsilon` is negative or not finite, or `bounds` do not
-            increase.
+        ValueError: If `epsilon` is negative, not finite or above 1e18, or
+            `bounds` do not increase or are as large.
 
     Example:
 

@@ -35,7 +35,7 @@ flags.DEFINE_integer(
     lower_bound=1,
 )
 flags.DEFINE_integer("points", 90, "Points to train on.", lower_bound=FIELDS**2)
-flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+flags.DEFINE_integer("seed", 0, "Seed of everything random.", 0, 2**32 - 1)
 flags.DEFINE_string("output", "decision_boundary.png", "The picture to write.")
 
 

@@ -22,6 +22,7 @@ import run_folder
 import saved_networks
 import settings
 from atent_keras.evaluation.smoothing import require_certifiable
+from atent_keras.lock import Lock
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -53,16 +54,12 @@ settings.define_number(
     "Length of the steps of PGD and SGLD (default in l_inf: 0.01 on MNIST, "
     "2/255 on CIFAR-10; else 2.5 epsilon / steps).",
 )
-flags.DEFINE_integer("restarts", 1, "Restarts of PGD.", lower_bound=1)
-flags.DEFINE_integer(
-    "test_limit", None, "Use the first so many images only.", lower_bound=1
-)
+settings.define_count("restarts", 1, "Restarts of PGD.")
+settings.define_count("test_limit", None, "Use the first so many images only.")
 flags.DEFINE_bool(
     "checks", True, "Whether to look for signs of masked gradients."
 )
-flags.DEFINE_integer(
-    "check_images", 100, "Images that the checks look at.", lower_bound=1
-)
+settings.define_count("check_images", 100, "Images that the checks look at.")
 flags.DEFINE_string(
     "surrogate",
     None,
@@ -81,16 +78,14 @@ flags.DEFINE_list(
     "Standard deviations of noise, such as 0.25,0.5, with which the networks "
     "are smoothed and certified.",
 )
-flags.DEFINE_integer(
-    "certify_limit", 100, "Certify the first so many images.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "certify_samples", 10_000, "Noisy images for each image.", lower_bound=1
-)
+settings.define_count("certify_limit", 100, "Certify the first so many images.")
+settings.define_count("certify_samples", 10_000, "Noisy images for each image.")
 flags.DEFINE_bool(
     "pictures", True, "Whether to draw images and the loss around one."
 )
-flags.DEFINE_integer("seed", 0, "Seed of attacks and noise.")
+settings.define_count(
+    "seed", 0, "Seed of attacks and noise.", -(2**63), 2**63 - 1
+)
 flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets.")
 flags.DEFINE_string(
     "output_dir",
@@ -282,30 +277,32 @@ def main(argv):
         output = pathlib.Path(
             FLAGS.output_dir or first.resolve().parent / "evaluation"
         )
-        folders = {name: output / name for name in models}
-        reports = evaluate(models, folders, chosen, checks)
-        comparison = ak.RobustnessComparison(reports)
-        run_folder.write_text(
-            output / "comparison.md", comparison.to_markdown()
+        with Lock(output, "--output_dir"):
+            work(models, output, chosen, at_radii, checks)
+
+
+def work(models, output, chosen, at_radii, checks):
+    """Writes all that is asked for."""
+    folders = {name: output / name for name in models}
+    reports = evaluate(models, folders, chosen, checks)
+    comparison = ak.RobustnessComparison(reports)
+    run_folder.write_text(output / "comparison.md", comparison.to_markdown())
+    run_folder.write_text(output / "comparison.csv", comparison.to_csv())
+    if at_radii:
+        radii = {name: folders[name] / "radii" for name in models}
+        curves = evaluate(models, radii, at_radii, None)
+        save(
+            ak.plots.robust_accuracy_curves(curves),
+            output / "robust_accuracy.png",
         )
-        run_folder.write_text(output / "comparison.csv", comparison.to_csv())
-        if at_radii:
-            radii = {name: folders[name] / "radii" for name in models}
-            curves = evaluate(models, radii, at_radii, None)
-            save(
-                ak.plots.robust_accuracy_curves(curves),
-                output / "robust_accuracy.png",
-            )
-        for sigma in numbers("certify"):
-            save(
-                ak.plots.certified_accuracy_curves(
-                    certify(models, folders, sigma)
-                ),
-                output / f"certified_accuracy_{sigma:g}.png",
-            )
-        if FLAGS.pictures:
-            for name, model in models.items():
-                draw(model, reports[name], folders[name])
+    for sigma in numbers("certify"):
+        save(
+            ak.plots.certified_accuracy_curves(certify(models, folders, sigma)),
+            output / f"certified_accuracy_{sigma:g}.png",
+        )
+    if FLAGS.pictures:
+        for name, model in models.items():
+            draw(model, reports[name], folders[name])
     print(f"\n{FLAGS.dataset}, {comparison}")
     print(f"In {output.resolve()}, with a folder for each network")
 

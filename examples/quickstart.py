@@ -23,7 +23,7 @@ from atent_keras import plots
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 40, "Epochs of each training.", lower_bound=1)
 flags.DEFINE_float("epsilon", 0.15, "Radius of the l_inf ball.", 0.0, 1.0)
-flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+flags.DEFINE_integer("seed", 0, "Seed of everything random.", 0, 2**32 - 1)
 flags.DEFINE_string("output_dir", "quickstart_run", "Where the files go.")
 
 

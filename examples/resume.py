@@ -1,10 +1,14 @@
 """The state of training on the disk, from which a killed run goes on."""
 
 import json
+import pathlib
+import re
 
 import keras
 import tensorflow as tf
 from absl import logging
+
+from run_folder import write_text
 
 # What the files of a damaged checkpoint raise, as far as was seen.
 DAMAGED = (
@@ -47,7 +51,6 @@ class Resume(keras.callbacks.Callback):
         self.steps_per_epoch = steps_per_epoch
         self.every = every
         self.strategy = strategy
-        self.writes = writes
         self.short = False
         optimizer = model.optimizer
         with strategy.scope():
@@ -63,9 +66,14 @@ class Resume(keras.callbacks.Callback):
             model=[variable.value for variable in model.variables],
             optimizer=[variable.value for variable in optimizer.variables],
         )
-        self.manager = tf.train.CheckpointManager(
-            checkpoint, str(folder), max_to_keep=2, checkpoint_name="step"
-        )
+        self.checkpoint = checkpoint
+        self.paths = checkpoints(folder)
+        self.manager = None
+        if writes:
+            write_list(folder, self.paths)
+            self.manager = tf.train.CheckpointManager(
+                checkpoint, str(folder), max_to_keep=2, checkpoint_name="step"
+            )
 
     def restore(self):
         """Brings back the newest state that can be read.
@@ -78,10 +86,10 @@ class Resume(keras.callbacks.Callback):
                 they are of other settings, or the workers see different ones.
         """
         expected = json.loads(self.settings.numpy())
-        paths = self.manager.checkpoints[::-1]
+        paths = self.paths[::-1]
         for path in paths:
             try:
-                self.manager.checkpoint.restore(path).assert_consumed()
+                self.checkpoint.restore(path).assert_consumed()
                 break
             except DAMAGED as error:
                 reason = str(error).splitlines()[0]
@@ -123,7 +131,7 @@ class Resume(keras.callbacks.Callback):
     def save(self):
         for copy, variable in zip(self.metrics, self.model.metrics_variables):
             copy.assign(variable.value)
-        if self.writes:
+        if self.manager is not None:
             self.manager.save(checkpoint_number=self.step)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -150,6 +158,37 @@ class Resume(keras.callbacks.Callback):
         if self.short:
             self.model.stop_training = False
             self.short = False
+
+
+def checkpoints(folder):
+    """Paths of the checkpoints in a folder, without suffixes, by step.
+
+    Raises:
+        ValueError: If a folder is where a file should be.
+    """
+    folder = pathlib.Path(folder)
+    for path in (folder / "checkpoint", *folder.glob("step-*.*")):
+        if path.is_dir():
+            raise ValueError(f"{path} must be a file. Received: a folder")
+    names = (path.name for path in folder.glob("step-*.index"))
+    steps = (re.fullmatch(r"step-(\d+)\.index", name) for name in names)
+    steps = sorted(int(step[1]) for step in steps if step)
+    return [str(folder / f"step-{step}") for step in steps]
+
+
+def write_list(folder, paths):
+    """Writes TensorFlow's list of checkpoints anew: it may be damaged."""
+    file = pathlib.Path(folder) / "checkpoint"
+    if not paths:
+        file.unlink(missing_ok=True)
+        return
+    lines = [f'model_checkpoint_path: "{pathlib.Path(paths[-1]).name}"']
+    for path in map(pathlib.Path, paths):
+        # The manager leaves alone what has no time.
+        time = path.with_suffix(".index").stat().st_mtime
+        lines.append(f'all_model_checkpoint_paths: "{path.name}"')
+        lines.append(f"all_model_checkpoint_timestamps: {time}")
+    write_text(file, "\n".join(lines) + "\n")
 
 
 def settings(loss):

@@ -12,6 +12,8 @@ from absl import flags
 
 import atent_keras as ak
 import methods
+from atent_keras.threat_models import LARGEST
+from atent_keras.threat_models import is_finite
 
 FLAGS = flags.FLAGS
 
@@ -42,16 +44,32 @@ class NumberParser(flags.ArgumentParser):
     """Reads a float, also written as a fraction such as 8/255."""
 
     def parse(self, argument):
+        text = str(argument).replace(" ", "")
         try:
-            value = float(fractions.Fraction(str(argument).replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+            # A fraction would write out all of 1e1000000000's digits.
+            value = float(fractions.Fraction(text) if "/" in text else text)
+        except (ValueError, ZeroDivisionError, OverflowError):
             value = math.nan
-        if not math.isfinite(value):
-            raise ValueError("must be a number or a fraction like 8/255")
+        if not is_finite(value):
+            raise ValueError(
+                "must be a number or a fraction like 8/255, of size at most "
+                f"{LARGEST:g}"
+            )
         return value
 
     def flag_type(self):
         return "number or fraction"
+
+
+def define_count(name, default, help, lower_bound=1, upper_bound=2**31 - 1):
+    """Defines a flag of an integer, by default a positive one of 32 bits."""
+    flags.DEFINE_integer(
+        name,
+        default,
+        help,
+        lower_bound=lower_bound,
+        upper_bound=upper_bound,
+    )
 
 
 def define_number(name, default, help):
@@ -85,11 +103,10 @@ def define(dataset, model, presets, attack_steps):
     define_number(
         "epsilon", None, "Radius of the ball, in pixels of [0, 1]: 8/255."
     )
-    flags.DEFINE_integer(
+    define_count(
         "num_steps",
         None,
         "Steps of the chain or attack, of all methods but fast.",
-        lower_bound=1,
     )
     define_number("step_size", None, "Length of a step.")
     define_number("noise_scale", None, "atent: square root of the temperature.")
@@ -114,11 +131,10 @@ def define(dataset, model, presets, attack_steps):
     define_number(
         "alpha", None, "atent: weight of the newest point in the average."
     )
-    flags.DEFINE_integer(
+    define_count(
         "loss_iterates",
         None,
         "atent: train on the last so many points of the chain (default: all).",
-        lower_bound=1,
     )
     flags.DEFINE_bool(
         "chain_training",
@@ -134,11 +150,10 @@ def define(dataset, model, presets, attack_steps):
     define_number(
         "beta", None, "trades, mart: weight of the divergence of the answers."
     )
-    flags.DEFINE_integer(
+    define_count(
         "clean_passes",
         None,
         "trades: how often the clean images are passed, 1 or 2.",
-        lower_bound=1,
         upper_bound=2,
     )
     define_number(
@@ -147,22 +162,21 @@ def define(dataset, model, presets, attack_steps):
         "Train at weights that are made worse, each by so much of its length: "
         "0.005 (default: at the weights as they are).",
     )
-    flags.DEFINE_integer(
+    define_count(
         "awp_warmup_epochs",
         None,
         "Epochs before the weights are made worse (default: 0).",
         lower_bound=0,
     )
-    flags.DEFINE_integer(
+    define_count(
         "epsilon_warmup_epochs",
         None,
         "Epochs in which radius and step grow from 0 to all of it (default: "
         "all of it from the start).",
-        lower_bound=1,
     )
 
-    flags.DEFINE_integer("epochs", 30, "Epochs.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 128, "Images a step.", lower_bound=1)
+    define_count("epochs", 30, "Epochs.")
+    define_count("batch_size", 128, "Images a step.")
     flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "The optimizer.")
     define_number("learning_rate", 0.01, "The (highest) learning rate.")
     define_number("momentum", None, "Momentum of sgd (default: 0.9).")
@@ -196,7 +210,7 @@ def define(dataset, model, presets, attack_steps):
         "Precision of the network's arithmetic; results are in float32.",
     )
     flags.DEFINE_bool("xla", False, "Whether to compile the step with XLA.")
-    flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+    define_count("seed", 0, "Seed of everything random.", 0, 2**32 - 1)
     flags.DEFINE_bool(
         "deterministic",
         None,
@@ -211,39 +225,34 @@ def define(dataset, model, presets, attack_steps):
         "machines that TF_CONFIG or Slurm names (default: one device). "
         "--batch_size is that of all together.",
     )
-    flags.DEFINE_integer(
+    define_count(
         "worker_timeout",
         300,
         "Seconds to wait for the other workers.",
-        lower_bound=1,
     )
-    flags.DEFINE_integer(
+    define_count(
         "checkpoint_every",
         100,
         "Steps between checkpoints: what a run that is killed may lose.",
-        lower_bound=1,
     )
 
     for split, count in (("train", None), ("validation", 1000), ("test", None)):
-        flags.DEFINE_integer(
+        define_count(
             f"{split}_limit",
             count,
             f"Use the first so many {split} images only"
             + ("." if count else " (default: all)."),
-            lower_bound=1,
         )
-    flags.DEFINE_integer(
+    define_count(
         "validation_attack_steps",
         10,
         "Steps of the PGD attack after each epoch, of length 2.5 epsilon / "
         "steps.",
-        lower_bound=1,
     )
-    flags.DEFINE_integer(
+    define_count(
         "attack_steps",
         attack_steps,
         "Steps of the final PGD attack.",
-        lower_bound=1,
     )
     define_number(
         "attack_step_size",

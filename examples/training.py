@@ -1,6 +1,7 @@
 """A training run from flags to results, the same for all data sets."""
 
 import atexit
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import devices
 import run_folder
 import settings
 from atent_keras import plots
+from atent_keras.lock import Lock
 from resume import Resume
 
 FLAGS = flags.FLAGS
@@ -41,11 +43,27 @@ def run(dataset, argv):
         config = settings.config(dataset)
         folder = run_folder.RunFolder(FLAGS.output_dir, config)
         strategy = devices.strategy(FLAGS.strategy, FLAGS.worker_timeout)
-    chief = devices.is_chief(strategy)
-    if (folder / "results.json").exists():
+    report = folder.report()
+    if report is not None:
         print(f"This run is complete, in {folder.path}:")
-        print((folder / "report.txt").read_text(encoding="utf-8"))
+        print(report)
         return
+    chief = devices.is_chief(strategy)
+    with contextlib.ExitStack() as alone:
+        if chief:  # The other workers write nothing.
+            with settings.plain_errors():
+                alone.enter_context(Lock(folder.path, "--output_dir"))
+                # Another run may have begun in there just before.
+                folder.check()
+        train(dataset, folder, strategy, chief, threat_model, name, attack)
+    if chief:
+        print("\nIn " + str(folder.path.resolve()) + ":")
+        for path in sorted(folder.path.iterdir()):
+            print(f"  {path.name}")
+
+
+def train(dataset, folder, strategy, chief, threat_model, name, attack):
+    """Trains, evaluates and exports in a folder that nobody else works in."""
     with settings.plain_errors():
         steps = len(data(dataset, "train"))
         validation = data(dataset, "validation")
@@ -64,16 +82,17 @@ def run(dataset, argv):
             writes=chief,
         )
         done = resume.restore()
-    epoch, step = divmod(done, steps)
+        epoch, step = divmod(done, steps)
+        if chief:
+            prepare(folder, done, epoch)
     if chief:
-        folder.keep_rows(epoch)
         describe(dataset, folder, model.loss, steps)
         if done:
             print(f"Going on after epoch {epoch} and {step} steps.")
         sys.stdout.flush()
     else:
         # What the callbacks of this worker write, nobody needs.
-        folder = run_folder.RunFolder(tempfile.mkdtemp(), config)
+        folder = run_folder.RunFolder(tempfile.mkdtemp(), folder.config)
         atexit.register(shutil.rmtree, folder.path)
     if epoch < FLAGS.epochs:
         train = data(dataset, "train", first_epoch=epoch, endless=True)
@@ -91,6 +110,17 @@ def run(dataset, argv):
         resume.save()
     if chief:
         finish(dataset, folder, name, attack)
+
+
+def prepare(folder, done, epoch):
+    """Checks what a run that goes on finds, and drops what it does again."""
+    if not done:
+        folder.require_state()
+    folder.keep_rows(epoch)
+    if epoch:
+        folder.require_networks("best.keras")
+    if epoch == FLAGS.epochs:  # which write it no more
+        folder.require_networks("last.keras")
 
 
 def describe(dataset, folder, loss, steps):
@@ -181,7 +211,7 @@ def finish(dataset, folder, name, attack):
         f"{time.time() - start:.0f} s)"
     )
     print(text, flush=True)
-    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    run_folder.write_text(folder / "report.txt", text + "\n")
     x, y = next(iter(test.unbatch().batch(8)))
     matplotlib.use("Agg")  # a file is all it draws on
     figure = plots.adversarial_images(
@@ -207,6 +237,3 @@ def finish(dataset, folder, name, attack):
             "training_seconds": seconds,
         },
     )
-    print("\nIn " + str(folder.path.resolve()) + ":")
-    for path in sorted(folder.path.iterdir()):
-        print(f"  {path.name}")

@@ -207,12 +207,15 @@ class TestPipeline:
     @pytest.mark.parametrize(
         "arguments, message",
         [
-            ({"batch_size": 0}, "`batch_size` must be a positive integer. "
-             "Received: batch_size=0"),
+            ({"batch_size": 0}, "`batch_size` must be a positive integer of "
+             "32 bits. Received: batch_size=0"),
+            ({"batch_size": 2**31}, "Received: batch_size=2147483648"),
+            ({"seed": 2**63}, "of 64 bits. Received: seed=9223372036854775808"),
             ({"batch_size": 2.0}, "Received: batch_size=2.0"),
-            ({"seed": None}, "`seed` must be an integer. Received: seed=None"),
+            ({"seed": None}, "`seed` must be an integer of 64 bits. "
+             "Received: seed=None"),
             ({"first_epoch": -1}, "`first_epoch` must be a non-negative "
-             "integer. Received: first_epoch=-1"),
+             "integer of 32 bits. Received: first_epoch=-1"),
             ({"batch_size": 51, "drop_remainder": True}, "no batch is left. "
              "Received: batch_size=51 for 50 images"),
             ({"labels": np.zeros(3)}, r"labels of shape \(3,\)"),

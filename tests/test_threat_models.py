@@ -131,13 +131,41 @@ def test_settings_are_read_only():
         Linf(0.1).epsilon = 0.2
 
 
-@pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, "8/255", None, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_largest_radius_and_box_are_computed_with(norm):
+    """Of 1e18, float32 has the square, and the sum of many."""
+    model = norm(1e18, (-1e18, 1e18))
+    x = tf.constant([[0.0, 0.5, 1.0], [-1e18, 0.0, 1e18]])
+    far = tf.constant([[3e18, -3e18, 0.0], [0.0, 0.0, 1e-6]])
+    found = [
+        model.clip(model.project(x, x + far)),
+        model.random_start(x, tf.constant([[1.0, -2.0, 0.5]] * 2)),
+        model.norm(far),
+        model.ascent_direction(far),
+    ]
+    assert all(np.isfinite(one).all() for one in found)
+    lengths = model.norm(model.project(x, x + far) - x)
+    np.testing.assert_array_less(lengths, 1.000001e18)
+
+
+@pytest.mark.parametrize(
+    "epsilon",
+    [-0.1, np.nan, np.inf, "8/255", None, True, 1e300, 1.01e18, 10**400],
+    ids=lambda epsilon: str(epsilon)[:10],
+)
 def test_epsilon_must_be_finite_and_not_negative(epsilon):
     with pytest.raises(ValueError, match="`epsilon` must be .* Received"):
         Linf(epsilon)
 
 
-@pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0,), (0, np.inf), 1, None])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        *[(1, 0), (0, 0), (0,), (0, np.inf), 1, None],
+        *[(0, 1e300), (0, 10**400), (-(10**400), 0)],
+    ],
+    ids=lambda bounds: str(bounds)[:10],
+)
 def test_bounds_must_increase(bounds):
     with pytest.raises(ValueError, match="`bounds` must be .* Received"):
         L2(0.1, bounds=bounds)

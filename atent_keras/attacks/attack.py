@@ -16,6 +16,7 @@ from atent_keras.memory import Memory
 from atent_keras.memory import weakly
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
+from atent_keras.threat_models import require_number
 
 # Images that are attacked at once: enough to fill a device, few enough to fit.
 CHUNK_SIZE = 128
@@ -91,12 +92,8 @@ class Attack:
         return type(self).__name__
 
     def _require_positive(self, **settings):
+        require_number(True, **settings)
         for name, value in settings.items():
-            if not is_finite(value) or value <= 0:
-                raise ValueError(
-                    f"`{name}` must be a finite positive number. Received: "
-                    f"{name}={value!r}"
-                )
             object.__setattr__(self, name, float(value))
 
     def _require_count(self, **settings):

@@ -12,8 +12,8 @@ from atent_keras.attacks import gradients
 from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import L2
-from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import per_example
+from atent_keras.threat_models import require_number
 
 # Adam's, as in its paper.
 BETAS = (0.9, 0.999)
@@ -82,11 +82,7 @@ class CarliniWagner(RoundAttack):
             learning_rate=self.learning_rate,
             initial_weight=self.initial_weight,
         )
-        if not is_finite(self.confidence) or self.confidence < 0:
-            raise ValueError(
-                "`confidence` must be a finite number, at least 0. Received: "
-                f"confidence={self.confidence!r}"
-            )
+        require_number(confidence=self.confidence)
         object.__setattr__(self, "confidence", float(self.confidence))
 
     def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):

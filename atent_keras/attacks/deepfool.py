@@ -9,8 +9,8 @@ from atent_keras import margins
 from atent_keras.attacks import boundary
 from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
-from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import per_example
+from atent_keras.threat_models import require_number
 
 CLASSES = 10  # that a step looks at, at most, the likeliest first
 
@@ -60,11 +60,7 @@ class DeepFool(RoundAttack):
     def __post_init__(self):
         super().__post_init__()
         self._require_count(num_steps=self.num_steps)
-        if not is_finite(self.overshoot) or self.overshoot < 0:
-            raise ValueError(
-                "`overshoot` must be a finite number, at least 0. Received: "
-                f"overshoot={self.overshoot!r}"
-            )
+        require_number(overshoot=self.overshoot)
         object.__setattr__(self, "overshoot", float(self.overshoot))
 
     def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):

@@ -23,7 +23,7 @@ def as_seed(seed):
         return tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64)
     try:
         values = tf.convert_to_tensor(seed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = None
     if (
         values is None
@@ -31,7 +31,8 @@ def as_seed(seed):
         or values.shape not in [(), (2,)]
     ):
         raise TypeError(
-            "`seed` must be None, an integer, or a tensor of two integers. "
+            "`seed` must be None, or an integer or a tensor of two, of 64 "
+            "bits. "
             f"Received: seed={seed!r}"
         )
     values = tf.cast(values, tf.int64)
@@ -44,8 +45,24 @@ def places(like, first):
     Args:
         like: Tensor of shape `(batch, ...)`.
         first: Integer, the place of the first one; or the places themselves.
+
+    Raises:
+        ValueError: If they are no integers of 32 bits.
     """
-    first = tf.cast(first, tf.int32)
+    try:
+        values = tf.convert_to_tensor(first)
+        valid = values.dtype.is_integer
+    except (TypeError, ValueError, OverflowError):
+        valid = False
+    if valid and tf.executing_eagerly():
+        wide = tf.cast(values, tf.int64)
+        valid = tf.reduce_all((wide >= 0) & (wide <= tf.int32.max))
+    if not valid:
+        raise ValueError(
+            "`first` must be an integer, or one for each image, at least 0 "
+            f"and of 32 bits. Received: first={first!r}"
+        )
+    first = tf.cast(values, tf.int32)
     return first if first.shape.rank else first + tf.range(like.shape[0])
 
 

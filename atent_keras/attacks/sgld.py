@@ -8,7 +8,7 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras.attacks.attack import Attack
 from atent_keras.threat_models import Linf
-from atent_keras.threat_models import is_finite
+from atent_keras.threat_models import require_number
 
 PROJECTIONS = ("every_step", "last_step", "none")
 DRIFTS = ("steepest", "gradient")
@@ -107,11 +107,7 @@ class SGLD(Attack):
         self._require_count(num_steps=self.num_steps)
         for name in ("gamma", "noise_scale"):
             value = getattr(self, name)
-            if not is_finite(value) or value < 0:
-                raise ValueError(
-                    f"`{name}` must be a finite number, at least 0. Received: "
-                    f"{name}={value!r}"
-                )
+            require_number(**{name: value})
             object.__setattr__(self, name, float(value))
         for name, valid in (("projection", PROJECTIONS), ("drift", DRIFTS)):
             value = getattr(self, name)

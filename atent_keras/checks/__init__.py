@@ -23,6 +23,7 @@ from atent_keras.checks.pixels import images
 from atent_keras.checks.rules import plain_errors
 from atent_keras.checks.rules import require_count
 from atent_keras.checks.rules import require_flag
+from atent_keras.checks.rules import require_seed
 from atent_keras.checks.streams import guard
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "plain_errors",
     "require_count",
     "require_flag",
+    "require_seed",
     "sample_weights",
     "require_finite",
 ]

@@ -11,6 +11,8 @@ from atent_keras import base_losses
 
 # Delimits the messages of this module in TensorFlow's own.
 _MARK = "\u2063"
+# TensorFlow counts in 32 bits.
+_MOST = 2**31 - 1
 
 
 def require(condition, tensor, message, *received):
@@ -43,18 +45,38 @@ def plain_errors():
 
 
 def require_count(least=1, /, **settings):
-    """Checks that settings are integers, at least `least`.
+    """Checks that settings are integers, at least `least`, of 32 bits.
 
     Raises:
         ValueError: If one is not.
     """
     for name, value in settings.items():
         integer = isinstance(value, numbers.Integral)
-        if not integer or isinstance(value, bool) or value < least:
+        if (
+            not integer
+            or isinstance(value, bool)
+            or not least <= value <= _MOST
+        ):
             raise ValueError(
-                f"`{name}` must be an integer, at least {least}. Received: "
-                f"{name}={value!r}"
+                f"`{name}` must be an integer, at least {least} and at most "
+                f"{_MOST}. Received: {name}={value!r}"
             )
+
+
+def require_seed(seed):
+    """Checks that a seed is an integer of 64 bits.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if (
+        isinstance(seed, bool)
+        or not isinstance(seed, numbers.Integral)
+        or not -(2**63) <= seed < 2**63
+    ):
+        raise TypeError(
+            f"`seed` must be an integer of 64 bits. Received: seed={seed!r}"
+        )
 
 
 def require_flag(**settings):

@@ -208,6 +208,7 @@ def certify_robustness(
             its range or too few samples are asked for to certify anything, if
             images, labels and network do not fit each other, or if `folder`
             belongs to another model, data set or setting, or is damaged.
+        BlockingIOError: If another certification is at work in `folder`.
         OSError: If results can't be written; what was written is kept.
 
     Example:
@@ -227,65 +228,69 @@ def certify_robustness(
         )
     require_run(seed, confidence, verbose)
     require_certifiable(num_samples, selection_samples, alpha)
-    results = Results(folder, "certificates_progress")
-    results.require(
-        version=__version__,
-        floatx=keras.config.floatx(),
-        seed=int(seed),
-        sigma=smoothed.sigma,
-        bounds=smoothed.bounds,
-        num_samples=int(num_samples),
-        selection_samples=int(selection_samples),
-        alpha=float(alpha),
-    )
-    digest, last = Digest(), 0
-    bar = keras.utils.Progbar(
-        None,
-        verbose=verbose,
-        stateful_metrics=["certified"],
-        unit_name="image",
-    )
-    admitted = (_admit(smoothed, x, y) for x, y in batches(data))
-    for number, (x, y) in enumerate(split(admitted, _SIZE)):
-        if not number:
-            results.require_model(smoothed.model, x.shape, smoothed.bounds)
-        first, last = last, last + x.shape[0]
-        known = digest.update(x, y)
-        results.require_batch(number, last, known)
-        if results.known("correct") < last:
-            start = time.perf_counter()
-            classes, radii = smoothed.certify(
-                x, num_samples, selection_samples, alpha, seed, first
-            )
-            results.append(
-                correct=classes == y.numpy(),
-                classes=classes,
-                radii=radii,
-                last=[last],
-                digest=[known],
-                **{"certificates/seconds": [time.perf_counter() - start]},
-            )
-        certified = results.arrays["correct"][:last].mean()
-        bar.update(last, [("certified", certified)], finalize=False)
-    if not last:
-        raise ValueError(f"`data` must not be empty. Received: data={data!r}")
-    bar.update(last, finalize=True)
-    results.finish(num_examples=last)
-    arrays = results.arrays
-    report = CertificationReport(
-        *(arrays[name] for name in ("correct", "classes", "radii")),
-        smoothed.sigma,
-        int(num_samples),
-        int(selection_samples),
-        float(alpha),
-        float(arrays["certificates/seconds"].sum()),
-        int(seed),
-        digest.value,
-        float(confidence),
-    )
     if folder is not None:
-        report.save(folder)
-    return report
+        CertificationReport.require_room(folder)
+    with Results.alone(folder, "certificates_progress") as results:
+        results.require(
+            version=__version__,
+            floatx=keras.config.floatx(),
+            seed=int(seed),
+            sigma=smoothed.sigma,
+            bounds=smoothed.bounds,
+            num_samples=int(num_samples),
+            selection_samples=int(selection_samples),
+            alpha=float(alpha),
+        )
+        digest, last = Digest(), 0
+        bar = keras.utils.Progbar(
+            None,
+            verbose=verbose,
+            stateful_metrics=["certified"],
+            unit_name="image",
+        )
+        admitted = (_admit(smoothed, x, y) for x, y in batches(data))
+        for number, (x, y) in enumerate(split(admitted, _SIZE)):
+            if not number:
+                results.require_model(smoothed.model, x.shape, smoothed.bounds)
+            first, last = last, last + x.shape[0]
+            known = digest.update(x, y)
+            results.require_batch(number, last, known)
+            if results.known("correct") < last:
+                start = time.perf_counter()
+                classes, radii = smoothed.certify(
+                    x, num_samples, selection_samples, alpha, seed, first
+                )
+                results.append(
+                    correct=classes == y.numpy(),
+                    classes=classes,
+                    radii=radii,
+                    last=[last],
+                    digest=[known],
+                    **{"certificates/seconds": [time.perf_counter() - start]},
+                )
+            certified = results.arrays["correct"][:last].mean()
+            bar.update(last, [("certified", certified)], finalize=False)
+        if not last:
+            raise ValueError(
+                f"`data` must not be empty. Received: data={data!r}"
+            )
+        bar.update(last, finalize=True)
+        results.finish(num_examples=last)
+        arrays = results.arrays
+        report = CertificationReport(
+            *(arrays[name] for name in ("correct", "classes", "radii")),
+            smoothed.sigma,
+            int(num_samples),
+            int(selection_samples),
+            float(alpha),
+            float(arrays["certificates/seconds"].sum()),
+            int(seed),
+            digest.value,
+            float(confidence),
+        )
+        if folder is not None:
+            report.save(folder)
+        return report
 
 
 def _admit(smoothed, x, y):

@@ -73,12 +73,33 @@ class Report:
         Raises:
             OSError: If a file can't be written; what was there is kept.
         """
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(folder / f"{self.NAME}.npz", self.arrays())
-        write(folder / f"{self.NAME}.json", self.to_json() + "\n")
-        write(folder / f"{self.NAME}.md", self.to_markdown())
-        write(folder / f"{self.NAME}.csv", self.to_csv())
+        arrays, *texts = self._files(folder)
+        arrays.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(arrays, self.arrays())
+        contents = self.to_json() + "\n", self.to_markdown(), self.to_csv()
+        for path, content in zip(texts, contents, strict=True):
+            write(path, content)
+
+    @classmethod
+    def require_room(cls, folder):
+        """Checks that nothing is where the files go but older ones.
+
+        Raises:
+            ValueError: If a folder is there.
+        """
+        for path in cls._files(folder):
+            if path.is_dir():
+                raise ValueError(
+                    "`folder` must have room for the report's files. "
+                    f"Received: {path}, a folder"
+                )
+
+    @classmethod
+    def _files(cls, folder):
+        return [
+            pathlib.Path(folder) / f"{cls.NAME}.{suffix}"
+            for suffix in ("npz", "json", "md", "csv")
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

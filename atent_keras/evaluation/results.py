@@ -13,11 +13,26 @@ import numpy as np
 
 from atent_keras.evaluation.description import differences
 from atent_keras.evaluation.target import fingerprint
+from atent_keras.lock import NAME as LOCK
+from atent_keras.lock import Lock
+from atent_keras.lock import require_folder
 
 SETTINGS = "settings.json"
 EXAMPLES = "examples.npz"
 FINDINGS = "findings.json"
-ALL = ("correct", "last", "digest")  # what is there of every batch
+# What is known, by the folder's name: of every batch, and by each attack (or
+# by the certification).
+_PARTS = {
+    "progress": (("correct",), ("succeeded", "norm", "seconds")),
+    "certificates_progress": (("correct", "classes", "radii"), ("seconds",)),
+}
+_ENDS = ("last", "digest")
+_DTYPES = {
+    **dict.fromkeys(("correct", "succeeded"), np.bool_),
+    **dict.fromkeys(("norm", "radii", "seconds"), np.floating),
+    **dict.fromkeys(("classes", "last"), np.integer),
+    "digest": np.str_,
+}
 _DRAFT = ".draft"
 _OUTPUTS = "the model's outputs"
 _ROUNDING = 1e-3
@@ -39,7 +54,8 @@ class Results:
     Args:
         folder: Where they go, new or that of an evaluation that is to go on.
             `None` keeps everything in memory.
-        name: String, the name of their own folder within it.
+        name: String, the name of their own folder within it: `"progress"` of
+            an evaluation, `"certificates_progress"` of a certification.
 
     Raises:
         ValueError: If the folder holds other files, or damaged ones.
@@ -47,26 +63,43 @@ class Results:
 
     def __init__(self, folder=None, name="progress"):
         self.path = None if folder is None else pathlib.Path(folder) / name
+        self.parts = _PARTS[name]
         self.settings, self.arrays, self.findings = {}, {}, {}
         if self.path is None:
             return
-        for path in (self.path.parent, self.path):
-            if path.exists() and not path.is_dir():
-                raise ValueError(
-                    f"`folder` must be a folder. Received: {path}, a file"
-                )
+        require_folder(self.path)
         if not self.path.exists():
             return
         if (self.path / SETTINGS).exists():
-            self.settings = self._json(SETTINGS)
+            self.settings = self._json(SETTINGS, _are_settings)
             self.arrays = self._arrays()
-            self.findings = self._json(FINDINGS)
-        elif any(file.suffix != _DRAFT for file in self.path.iterdir()):
+            self.findings = self._json(FINDINGS, _are_findings)
+        elif any(
+            file.suffix != _DRAFT and file.name != LOCK
+            for file in self.path.iterdir()
+        ):
             raise ValueError(
                 "`folder` must be new or empty, or that of an evaluation which "
                 f"is to go on. Received: {self.path}, which has files but no "
                 f"{SETTINGS}"
             )
+
+    @classmethod
+    @contextlib.contextmanager
+    def alone(cls, folder=None, name="progress"):
+        """Yields the results, their folder kept from other processes.
+
+        Args:
+            folder, name: As for the class.
+
+        Raises:
+            BlockingIOError: If another process is at work there.
+        """
+        if folder is None:
+            yield cls()
+            return
+        with Lock(pathlib.Path(folder) / name):
+            yield cls(folder, name)
 
     def require(self, **settings):
         """Checks settings against those that the results belong to.
@@ -75,10 +108,13 @@ class Results:
             **settings: Values for JSON. What is not known yet is kept.
 
         Raises:
-            ValueError: If any differs, naming each.
+            ValueError: If any differs, naming each, or if one is missing on
+                which results rest.
         """
         # As JSON gives them back.
         settings = json.loads(json.dumps(settings))
+        if any(map(self._rest_on, settings.keys() - self.settings.keys())):
+            raise self._damaged(SETTINGS)
         different = [
             f"{part} is {_brief(there)} there, {_brief(now)} now"
             for name, value in settings.items()
@@ -95,6 +131,13 @@ class Results:
                 f"{'; '.join(different)}"
             )
         self.settings = {**settings, **self.settings}
+
+    def _rest_on(self, setting):
+        """Whether some of what is known was found under a setting."""
+        kind, _, attack = setting.partition(" ")
+        if kind == "attack":
+            return self.known(f"{attack}/succeeded") > 0
+        return setting != "num_examples" and self.known("correct") > 0
 
     def require_model(self, model, shape, bounds):
         """Checks a network against the one that the results belong to.
@@ -175,15 +218,15 @@ class Results:
             self._write(FINDINGS, _text(self.findings))
         return self.findings[name]
 
-    def _json(self, name):
+    def _json(self, name, fit):
         path = self.path / name
         if not path.exists():
             return {}
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError, IsADirectoryError) as error:
             raise self._damaged(name) from error
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not fit(found):
             raise self._damaged(name)
         return found
 
@@ -197,7 +240,7 @@ class Results:
                 found = dict(file)
         except _DAMAGES as error:
             raise self._damaged(EXAMPLES) from error
-        if not _fit(found):
+        if not _are_of_batches(found, *self.parts):
             raise self._damaged(EXAMPLES)
         return found
 
@@ -257,18 +300,41 @@ def write_arrays(path, arrays):
     write(path, file.getvalue())
 
 
-def _fit(arrays):
-    """Whether arrays are those of whole batches."""
-    last = [0, *arrays.get("last", ())]
-    return (
-        set(ALL) <= arrays.keys()
-        and len(arrays["correct"]) == last[-1]
-        and len(arrays["digest"]) == len(last) - 1
-        and all(
-            len(values) in last
-            for name, values in arrays.items()
-            if name not in ALL and not name.endswith("/seconds")
-        )
+def _are_settings(found):
+    return isinstance(found.get("num_examples", 0), int)
+
+
+def _are_findings(found):
+    """Whether each is a verdict, or none, and its evidence."""
+    return all(
+        isinstance(finding, list)
+        and len(finding) == 2
+        and isinstance(finding[0], bool | None)
+        and isinstance(finding[1], str)
+        for finding in found.values()
+    )
+
+
+def _are_of_batches(arrays, every, by_attack):
+    """Whether arrays are those of whole batches, all that there should be."""
+    if not {*every, *_ENDS} <= arrays.keys():
+        return False
+    ends = [0, *arrays["last"].tolist()]
+    if ends != sorted(set(ends)):
+        return False
+    attacks = {name.rpartition("/")[0] for name in arrays} - {""}
+    lengths = dict.fromkeys(every, ends[-1])
+    lengths |= dict.fromkeys(_ENDS, len(ends) - 1)
+    for attack in attacks:
+        known = len(arrays.get(f"{attack}/succeeded", arrays["correct"]))
+        if known not in ends:
+            return False
+        lengths |= {f"{attack}/{part}": known for part in by_attack}
+        lengths[f"{attack}/seconds"] = ends.index(known)
+    return lengths.keys() == arrays.keys() and all(
+        values.shape == (lengths[name],)
+        and np.issubdtype(values.dtype, _DTYPES[name.rpartition("/")[2]])
+        for name, values in arrays.items()
     )
 
 
@@ -280,7 +346,10 @@ def _close(one, other):
     """Whether a network's outputs are the same up to rounding."""
     if "random" in (one, other):
         return False
-    one, other = np.array(one), np.array(other)
+    try:
+        one, other = np.array(one, float), np.array(other, float)
+    except (TypeError, ValueError):  # no table of numbers
+        return False
     return one.shape == other.shape and np.allclose(
         one,
         other,

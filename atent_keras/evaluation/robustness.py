@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import numbers
 import os
 
 import keras
@@ -91,6 +90,7 @@ def evaluate_robustness(
             for a clean image, or if `folder` belongs to another model, data
             set or setting, or is damaged.
         FileNotFoundError: If `model` is a path without a SavedModel.
+        BlockingIOError: If another evaluation is at work in `folder`.
         OSError: If results can't be written; what was written is kept.
 
     Example:
@@ -115,29 +115,33 @@ def evaluate_robustness(
         )
     if not verbose:
         attacks = {name: _silent(attack) for name, attack in attacks.items()}
-    results = Results(folder)
-    walk = Walk(model, attacks, int(seed), results, checks)
-    bar = Bar(count(data), attacks, verbose)
-    for x, y in batches(data):
-        walk.batch(x, y, bar)
-    bar.finish()
-    if not walk.num_examples:
-        raise ValueError(f"`data` must not be empty. Received: data={data!r}")
-    results.finish(num_examples=walk.num_examples)
-    findings = ()
-    if checks is not None:
-        findings = checks.run(walk.case(), results.once, verbose)
-    report = RobustnessReport(
-        results.arrays["correct"],
-        walk.attack_results(),
-        findings,
-        int(seed),
-        walk.digest.value,
-        float(confidence),
-    )
     if folder is not None:
-        report.save(folder)
-    return report
+        RobustnessReport.require_room(folder)
+    with Results.alone(folder) as results:
+        walk = Walk(model, attacks, int(seed), results, checks)
+        bar = Bar(count(data), attacks, verbose)
+        for x, y in batches(data):
+            walk.batch(x, y, bar)
+        bar.finish()
+        if not walk.num_examples:
+            raise ValueError(
+                f"`data` must not be empty. Received: data={data!r}"
+            )
+        results.finish(num_examples=walk.num_examples)
+        findings = ()
+        if checks is not None:
+            findings = checks.run(walk.case(), results.once, verbose)
+        report = RobustnessReport(
+            results.arrays["correct"],
+            walk.attack_results(),
+            findings,
+            int(seed),
+            walk.digest.value,
+            float(confidence),
+        )
+        if folder is not None:
+            report.save(folder)
+        return report
 
 
 class Walk:
@@ -346,14 +350,7 @@ def require_run(seed, confidence, verbose):
     Raises:
         ValueError, TypeError: If a setting is out of its range.
     """
-    if (
-        isinstance(seed, bool)
-        or not isinstance(seed, numbers.Integral)
-        or not -(2**63) <= seed < 2**63
-    ):
-        raise TypeError(
-            f"`seed` must be an integer of 64 bits. Received: seed={seed!r}"
-        )
+    entry.require_seed(seed)
     if not is_finite(confidence) or not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1. Received: "

@@ -28,7 +28,8 @@ def load_classifier(path, signature=None):
 
     Raises:
         FileNotFoundError: If there is no SavedModel.
-        ValueError: If no signature fits, or the one asked for does not.
+        ValueError: If no signature fits, or the one asked for does not, or
+            if the SavedModel is damaged.
 
     Example:
 
@@ -45,7 +46,13 @@ def load_classifier(path, signature=None):
             "`model` must be a Keras model, a callable, or the folder of a "
             f"SavedModel. Received: {path}{hint}"
         )
-    loaded = tf.saved_model.load(os.fspath(path))
+    try:
+        loaded = tf.saved_model.load(os.fspath(path))
+    except Exception as error:
+        raise ValueError(
+            "`model` must be the folder of a whole SavedModel. Received: "
+            f"{path}, which TensorFlow cannot load: {error}"
+        ) from error
     signatures = dict(loaded.signatures)
     if signature is not None and signature not in signatures:
         raise ValueError(

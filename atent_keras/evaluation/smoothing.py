@@ -17,6 +17,7 @@ from atent_keras.attacks.loop import while_loop
 from atent_keras.evaluation.intervals import lower_bound
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
+from atent_keras.threat_models import require_number
 
 # The answer where the samples do not decide.
 ABSTAIN = -1
@@ -99,11 +100,7 @@ class SmoothedClassifier:
                 "`model` must be a Keras model or a callable from images to "
                 f"logits. Received: model={self.model!r}"
             )
-        if not is_finite(self.sigma) or self.sigma <= 0:
-            raise ValueError(
-                "`sigma` must be a finite positive number. Received: "
-                f"sigma={self.sigma!r}"
-            )
+        require_number(True, sigma=self.sigma)
         checks.require_count(batch_size=self.batch_size)
         object.__setattr__(self, "sigma", float(self.sigma))
         object.__setattr__(self, "bounds", L2(0.0, self.bounds).bounds)

@@ -11,7 +11,7 @@ from atent_keras.attacks import noise as noise_lib
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
 from atent_keras.losses.robust_loss import RobustLoss
-from atent_keras.threat_models import is_finite
+from atent_keras.threat_models import require_number
 
 # The standard deviation of the start, in units of the images' range: at the
 # clean image itself, a divergence from it has no gradient.
@@ -51,11 +51,7 @@ class DivergenceLoss(RobustLoss):
                 "`attack` must step along a gradient from a start, as PGD "
                 f"does. Received: attack={attack!r}"
             )
-        if not is_finite(beta) or beta < 0:
-            raise ValueError(
-                "`beta` must be a finite number, at least 0. Received: "
-                f"beta={beta!r}"
-            )
+        require_number(beta=beta)
         kinds = (
             keras.losses.SparseCategoricalCrossentropy,
             keras.losses.CategoricalCrossentropy,

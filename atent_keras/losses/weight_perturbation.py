@@ -13,7 +13,7 @@ from atent_keras.losses.network import Network
 from atent_keras.losses.robust_loss import RobustLoss
 from atent_keras.losses.trades import TRADESLoss
 from atent_keras.threat_models import L2
-from atent_keras.threat_models import is_finite
+from atent_keras.threat_models import require_number
 
 # Whose norms are safe at zero, and where squares would underflow.
 _BALL = L2(0.0)
@@ -75,11 +75,7 @@ class AdversarialWeightPerturbation(RobustLoss):
                 "`atent_keras.TRADESLoss(attack)`. Received: "
                 f"loss={loss!r}"
             )
-        if not is_finite(gamma) or gamma < 0:
-            raise ValueError(
-                "`gamma` must be a finite number, at least 0. Received: "
-                f"gamma={gamma!r}"
-            )
+        require_number(gamma=gamma)
         checks.require_count(0, warmup_steps=warmup_steps)
         super().__init__(
             loss,

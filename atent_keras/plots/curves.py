@@ -7,6 +7,7 @@ import numpy as np
 from atent_keras.evaluation.certification import CertificationReport
 from atent_keras.evaluation.report import RobustnessReport
 from atent_keras.plots import canvas
+from atent_keras.threat_models import LARGEST
 from atent_keras.threat_models import is_finite
 
 
@@ -68,8 +69,8 @@ def robust_accuracy_curves(reports, *, trained_at=None):
     threat_model = _common(reports)
     if trained_at is not None and (not is_finite(trained_at) or trained_at < 0):
         raise ValueError(
-            "`trained_at` must be None or a finite number, at least 0. "
-            f"Received: trained_at={trained_at!r}"
+            "`trained_at` must be None or a finite number, at least 0 and at "
+            f"most {LARGEST:g}. Received: trained_at={trained_at!r}"
         )
     figure, axis = _axis(
         rf"radius $\epsilon$ of the {canvas.norm(threat_model)} ball "

@@ -15,8 +15,8 @@ from atent_keras.evaluation.target import Target
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
 from atent_keras.threat_models import ThreatModel
-from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import per_example
+from atent_keras.threat_models import require_number
 
 _LEVELS = 20
 _PANEL = 4.4  # inches
@@ -259,8 +259,4 @@ def _require(threat_model, extent):
             "`atent_keras.threat_models.ThreatModel` with a positive radius, "
             f"such as `Linf(8 / 255)`. Received: threat_model={threat_model!r}"
         )
-    if not is_finite(extent) or extent <= 0:
-        raise ValueError(
-            "`extent` must be a finite positive number. Received: "
-            f"extent={extent!r}"
-        )
+    require_number(True, extent=extent)

@@ -226,6 +226,42 @@ def test_a_damaged_folder_is_refused(digits, trained, tmp_path):
     assert_same(evaluate(network, data, attacks, folder=tmp_path), first)
 
 
+def test_one_evaluation_at_a_time_in_a_folder(digits, trained, tmp_path):
+    """Whoever comes in its midst is refused; a certification has its own."""
+    network, data = trained, as_batches(digits)
+    attacks = {"FGSM": FGSM(Linf(0.1))}
+    smoothed = ak.SmoothedClassifier(network, 0.1)
+
+    def certify(data):
+        return ak.certify_robustness(
+            smoothed, data, 20, 10, folder=tmp_path, verbose=0
+        )
+
+    def visited(data, *visits):
+        yield data[0]
+        for visit in visits:
+            with pytest.raises(BlockingIOError, match="in use by process"):
+                visit()
+        yield from data[1:]
+
+    def evaluating():
+        evaluate(network, data, {"FGSM": FGSM(Linf(0.2))}, folder=tmp_path)
+
+    def certifying():
+        certify(data)
+
+    def both():
+        few = [(x[:1], y[:1]) for x, y in data]
+        certify(visited(few, evaluating, certifying))
+        raise BlockingIOError("in use by process")
+
+    report = evaluate(
+        network, visited(data, evaluating, both), attacks, folder=tmp_path
+    )
+    assert_same(report, evaluate(network, data, attacks))
+    assert not [*tmp_path.rglob(".lock")]
+
+
 def test_a_full_disk_keeps_what_was_found(digits, trained, tmp_path):
     calls = counting()
     network, data = trained, as_batches(digits)

@@ -136,6 +136,17 @@ def test_save_writes_every_form_and_every_example(tmp_path):
             np.testing.assert_array_equal(arrays[f"{name}/norm"], result.norm)
 
 
+@pytest.mark.parametrize("suffix", ["npz", "json", "md", "csv"])
+def test_a_folder_in_the_way_of_a_file_is_refused_at_once(suffix, tmp_path):
+    (tmp_path / f"report.{suffix}").mkdir()
+    attacks = {"FGSM": FGSM(Linf(0.1))}
+    error = f"room for the report's files. Received: .*report.{suffix}, a fol"
+    with pytest.raises(ValueError, match=error):
+        # Before anybody asks for the data.
+        ak.evaluate_robustness(np.argmax, None, attacks, folder=tmp_path)
+    RobustnessReport.require_room(tmp_path / "other")
+
+
 def test_a_comparison_has_a_line_for_each_model():
     one = make_report()
     other = RobustnessReport(

@@ -10,12 +10,19 @@ from conftest import full_disk
 BATCH = {"correct": [True, False], "last": [2], "digest": ["d2"]}
 
 
-def filled(folder):
+ATTACK = {
+    "PGD/succeeded": [True, False],
+    "PGD/norm": [0.5, 0.0],
+    "PGD/seconds": [1.5],
+}
+
+
+def filled(folder, **settings):
     """Results of one batch, of one attack."""
     results = Results(folder)
-    results.require(seed=1, model="m")
+    results.require(seed=1, model="m", **{"attack PGD": "p"}, **settings)
     results.append(**BATCH)
-    results.append(**{"PGD/succeeded": [True, False], "PGD/seconds": [1.5]})
+    results.append(**ATTACK)
     results.once("a check", lambda: [True, "evidence"])
     return results
 
@@ -71,12 +78,12 @@ def test_outputs_may_differ_by_rounding_alone(tmp_path):
     def outputs(values):
         return {"the model's outputs": values}
 
-    results = filled(tmp_path)
-    results.require(**outputs([[1.0, -2.0], [0.0, 2.0]]), bounds=[0.0, 1.0])
-    results.finish(2)
+    known = outputs([[1.0, -2.0], [0.0, 2.0]])
+    filled(tmp_path, **known, bounds=[0.0, 1.0])
     again = Results(tmp_path)
     again.require(**outputs([[1.0001, -2.0001], [0.0001, 2.0]]))
-    for other in ([[1.1, -2.0], [0.0, 2.0]], [[1.0, -2.0]], "random"):
+    others = [[1.1, -2.0], [0.0, 2.0]], [[1.0, -2.0]], "random", [[{}]], None
+    for other in others:
         with pytest.raises(ValueError, match="outputs is .* there, .* now"):
             again.require(**outputs(other))
     with pytest.raises(ValueError, match="bounds is .* there, .* now"):
@@ -85,9 +92,7 @@ def test_outputs_may_differ_by_rounding_alone(tmp_path):
 
 def test_of_nested_settings_what_differs_is_named(tmp_path):
     attack = {"config": {"steps": 3, "ball": {"config": {"epsilon": 0.1}}}}
-    results = filled(tmp_path)
-    results.require(attack=attack)
-    results.finish(2)
+    filled(tmp_path, attack=attack)
     other = {"config": {"steps": 3, "ball": {"config": {"epsilon": 0.2}}}}
     with pytest.raises(
         ValueError, match="where attack ball epsilon is 0.1 there, 0.2 now$"
@@ -118,25 +123,81 @@ def test_damaged_files_are_refused_and_named(name, remedy, tmp_path):
     file = tmp_path / "progress" / name
     whole = file.read_bytes()
     error = f"must hold whole.*{name}, which is damaged; {remedy}"
-    for torn in (b"", whole[: len(whole) // 2], b"[1]", whole[:-40]):
+    binary, deep = b"\x80\xff" * 50, b"[" * 100_000
+    for torn in (
+        b"",
+        whole[: len(whole) // 2],
+        b"[1]",
+        whole[:-40],
+        binary,
+        deep,
+    ):
         file.write_bytes(torn)
         with pytest.raises(ValueError, match=error):
             Results(tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=error):
+        Results(tmp_path)
+    file.rmdir()
     file.write_bytes(whole)
     assert Results(tmp_path).known("correct") == 2
 
 
+@pytest.mark.parametrize("name", ["seed", "model", "attack PGD"])
+def test_results_rest_on_their_settings(name, tmp_path):
+    """Without one, nobody knows what they are the results of."""
+    filled(tmp_path).finish(2)
+    file = tmp_path / "progress" / "settings.json"
+    settings = json.loads(file.read_text())
+    lost = {name: settings.pop(name)}
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="settings.json, which is damaged"):
+        Results(tmp_path).require(**lost)
+    # Of an attack that is added there are none.
+    Results(tmp_path).require(**{"attack FGSM": "f"})
+
+
 @pytest.mark.parametrize(
-    "arrays",
+    "name, content",
+    [
+        ("settings.json", {"num_examples": "two"}),
+        ("findings.json", {"a check": [True]}),
+        ("findings.json", {"a check": ["yes", "evidence"]}),
+        ("findings.json", {"a check": None}),
+    ],
+    ids=str,
+)
+def test_json_of_other_types_is_damaged(name, content, tmp_path):
+    filled(tmp_path)
+    (tmp_path / "progress" / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"{name}, which is damaged"):
+        Results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
     [
         {"correct": [True]},
-        {**BATCH, "correct": [True]},
-        {**BATCH, "digest": ["d1", "d2"]},
-        {**BATCH, "PGD/succeeded": [True]},
+        {"correct": [[True, False]]},
+        {"correct": [1.0, 0.0]},
+        {"correct": None},
+        {"digest": ["d1", "d2"]},
+        {"last": [2, 2], "digest": ["d1", "d2"]},
+        {"PGD/succeeded": [True]},
+        {"PGD/succeeded": [0.5, 0.5]},
+        {"PGD/norm": [0.5]},
+        {"PGD/norm": None},
+        {"PGD/seconds": [1.5, 2.5]},
+        {"PGD/seconds": 1.5},
+        {"radii": [0.5, 0.5]},
     ],
+    ids=str,
 )
-def test_arrays_that_do_not_fit_each_other_are_damaged(arrays, tmp_path):
+def test_arrays_that_do_not_fit_each_other_are_damaged(changed, tmp_path):
     filled(tmp_path)
+    arrays = {**BATCH, **ATTACK, **changed}
+    arrays = {name: part for name, part in arrays.items() if part is not None}
     np.savez(tmp_path / "progress" / "examples.npz", **arrays)
     with pytest.raises(ValueError, match="examples.npz, which is damaged"):
         Results(tmp_path)
@@ -172,7 +233,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
             results.append(**{"PGD/norm": noise})
     after = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert before == after
-    assert Results(tmp_path).known("PGD/norm") == 0
+    assert Results(tmp_path).known("PGD/norm") == 2
 
 
 def test_write_replaces_a_file_whole(tmp_path):

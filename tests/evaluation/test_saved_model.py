@@ -168,6 +168,22 @@ def test_folders_without_a_saved_model(tmp_path):
         load_classifier(tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize(
+    "name", ["saved_model.pb", "variables.index", "variables.data"]
+)
+def test_a_damaged_saved_model_is_refused(name, tmp_path):
+    small_network().export(str(tmp_path), verbose=False)
+    (file,) = tmp_path.rglob(f"{name}*")
+    whole = file.read_bytes()
+    error = f"whole SavedModel. Received: {tmp_path}, which TensorFlow cannot"
+    for torn in (b"", whole[: len(whole) // 2], b"\x80\xff" * 50):
+        file.write_bytes(torn)
+        with pytest.raises(ValueError, match=error):
+            load_classifier(tmp_path)
+    file.write_bytes(whole)
+    load_classifier(tmp_path)
+
+
 def test_probabilities_of_a_saved_model_are_refused(batch, tmp_path):
     softmax = keras.Sequential([small_network(), keras.layers.Softmax()])
     softmax.export(tmp_path / "saved", verbose=False)

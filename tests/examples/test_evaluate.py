@@ -12,6 +12,7 @@ import pytest
 
 import atent_keras as ak
 import named_attacks
+from atent_keras.lock import Lock
 from conftest import cross_entropy
 from kills import EXAMPLES
 from scripts import run
@@ -182,6 +183,19 @@ def test_bad_flags(flags, error, whole, models):
     )
     assert code != 0
     assert re.search(error, output), output
+    assert "Traceback" not in output
+
+
+def test_refuses_a_folder_in_which_another_is_at_work(models, tmp_path):
+    with Lock(tmp_path):
+        code, output = run(
+            SCRIPT,
+            f"--model=file={models / 'best.keras'}",
+            *FLAGS,
+            f"--output_dir={tmp_path}",
+        )
+    assert code != 0 and not [*tmp_path.iterdir()]
+    assert "--output_dir must not be in use by another process" in output
     assert "Traceback" not in output
 
 

@@ -165,6 +165,43 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "name, content, done",
+    [
+        ("checkpoint", None, 4),
+        ("checkpoint", b"", 4),
+        ("checkpoint", b"\x80\xff", 4),
+        ("checkpoint", b'model_checkpoint_path: "step', 4),
+        ("checkpoint", b'model_checkpoint_path: "step-2"\n', 4),
+        ("step-4.index", None, 2),
+        ("step-4.index", b"", 2),
+        ("step-4.index", b"\x80\xff" * 50, 2),
+        ("step-4.data-00000-of-00001", None, 2),
+    ],
+    ids=lambda part: str(part)[:12],
+)
+def test_goes_on_from_what_is_whole(name, content, done, stopped, digits):
+    (stopped / name).unlink()
+    if content is not None:
+        (stopped / name).write_bytes(content)
+    _, resume, _ = resumable(stopped, digits)
+    assert resume.restore() == done
+    # The list is whole again, and two are kept.
+    resume.step.assign(6)
+    resume.save()
+    newest = str(stopped / "step-6")
+    assert tf.train.latest_checkpoint(stopped) == newest
+    assert len([*stopped.glob("*.index")]) == 2
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "step-4.index"])
+def test_refuses_a_folder_in_the_place_of_a_file(name, stopped, digits):
+    (stopped / name).unlink()
+    (stopped / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} must be a file"):
+        resumable(stopped, digits)
+
+
 def test_refuses_when_no_checkpoint_can_be_read(stopped, digits):
     for path in stopped.glob("*.data*"):
         path.write_bytes(b"")

@@ -114,10 +114,27 @@ def test_reads_fractions(text, value):
     assert settings.NumberParser().parse(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "a", "1/0", "nan", "inf", "1/2/3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "a", "1/0", "nan", "inf", "1/2/3"],
+        *["1e300", "1e400", "1e1000000000", f"1{'0' * 400}/3"],
+    ],
+    ids=lambda text: text[:12] or "nothing",
+)
 def test_refuses_what_is_no_number(text):
     with pytest.raises(ValueError, match="fraction like 8/255"):
         settings.NumberParser().parse(text)
+
+
+@pytest.mark.parametrize(
+    "flag, value",
+    [("epochs", 2**31), ("batch_size", 10**400), ("seed", -1), ("seed", 2**32)],
+    ids=["epochs", "batch_size", "negative seed", "large seed"],
+)
+def test_refuses_integers_that_nothing_counts_to(flag, value):
+    with pytest.raises(flags.IllegalFlagValueError, match=f"flag --{flag}="):
+        FLAGS(["test", f"--{flag}={value}"])
 
 
 def test_overrides_of_the_preset():

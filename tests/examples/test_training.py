@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from atent_keras.lock import Lock
 from kills import EXAMPLES
 from kills import FLAGS
 from kills import SCRIPT
@@ -113,6 +116,36 @@ def test_a_complete_run_shows_its_report_again(whole):
     assert (folder / "report.txt").read_text().strip() in output
 
 
+def test_makes_anew_what_it_knows(whole, tmp_path):
+    """All of it in one run, from the checkpoint before the last."""
+    folder = shutil.copytree(whole[0], tmp_path / "damaged")
+    (folder / "report.txt").unlink()
+    (folder / "results.json").write_text("{")
+    (folder / "images.png").write_bytes(b"")
+    (folder / "saved_model" / "saved_model.pb").write_bytes(b"")
+    (folder / "checkpoints" / "checkpoint").write_bytes(b"\x80")
+    (folder / "checkpoints" / "step-60.index").write_bytes(b"")
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code == 0, output
+    assert "Going on after epoch 2 and " in output
+    assert read(folder) == read(whole[0])
+    assert (folder / "images.png").stat().st_size > 0
+    assert (folder / "report.txt").read_text() in output
+    for one, other in zip(state(folder), state(whole[0]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_refuses_what_it_can_not_make_anew(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "damaged")
+    (folder / "results.json").unlink()
+    file = folder / "best.keras"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, output = run(SCRIPT, *FLAGS, f"--output_dir={folder}")
+    assert code != 0 and "Traceback" not in output
+    assert f"{file} must hold a network. Received: a damaged one" in output
+    assert not (folder / "results.json").exists()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -144,6 +177,18 @@ def test_refuses_the_folder_of_another_run(whole):
     code, output = run(SCRIPT, *changed, "--epochs=4", f"--output_dir={folder}")
     assert code != 0
     assert "--epochs=3 there, 4 now" in output
+
+
+def test_refuses_the_folder_in_which_another_run_is_at_work(tmp_path):
+    with Lock(tmp_path):
+        code, output = run(SCRIPT, *FLAGS, f"--output_dir={tmp_path}")
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert code != 0
+    message = f"Received: {tmp_path}, in use by process {os.getpid()} on"
+    assert f"--output_dir must not be in use by another process. {message}" in (
+        output
+    )
+    assert "Traceback" not in output
 
 
 def test_another_data_sets_network_is_not_evaluated(whole):
