@@ -299,7 +299,7 @@ def _check_logits(model, loss, shape, outputs):
         raise ValueError(
             f"{name_of(loss)} expects logits (`from_logits=True`). Received: a "
             f"network whose outputs are probabilities. {_to_the_logits(model)}"
-            + _or_another_loss(model, loss)
+            + _or_another_loss(model, loss, outputs.shape[-1])
         )
     if not expected and not probabilities:
         raise ValueError(
@@ -329,11 +329,13 @@ def _to_the_logits(model):
     return f"Take its logits instead: `{lines}`"
 
 
-def _or_another_loss(model, loss):
-    """Says what else will do, where the loss is anyone's choice."""
-    compiles = isinstance(model, keras.Model)
-    if isinstance(base_losses.unwrap(loss), margins.Lead):
+def _or_another_loss(model, loss, classes):
+    """Says what else will do, where probabilities have a loss."""
+    nobodys = base_losses.is_default(loss) and not isinstance(
+        model, keras.Model
+    )
+    if nobodys or isinstance(base_losses.unwrap(loss), margins.Lead):
         return ""
-    if base_losses.is_default(loss) and not compiles:
-        return ""
+    if classes == 1:
+        return ". Or use `keras.losses.BinaryCrossentropy()`"
     return ". Or use a loss with `from_logits=False`"
