@@ -310,10 +310,18 @@ def _check_logits(model, loss, shape, outputs):
 
 
 def _to_the_logits(model):
-    """Says how to get at the logits of a network, where it can to be pasted."""
+    """Says how to get at the logits of a network, in lines to paste if it can.
+
+    A copy gets another end: the model, which has been compiled for training
+    and attacks, would keep its old one there.
+    """
     last = (getattr(model, "layers", None) or [None])[-1]
     ends = (keras.activations.softmax, keras.activations.sigmoid)
     squashes = getattr(last, "activation", None) in ends
+    output = (getattr(model, "outputs", None) or [None])[0]
+    if output is None or getattr(last, "output", None) is not output:
+        # What layers a `call` of one's own ends in, nobody knows.
+        squashes, last = False, None
     if isinstance(last, keras.layers.Softmax) or (
         squashes and isinstance(last, keras.layers.Activation)
     ):

@@ -88,10 +88,22 @@ def test_the_line_in_the_error_gives_the_logits(kind, data):
     assert report.clean_accuracy == np.mean(answers == y)
 
 
+class Own(keras.Model):
+    """Its last layer is not what it ends in."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(3, activation="softmax")
+        self.first = layers.Dense(4, activation="sigmoid")
+
+    def call(self, x):
+        return self.last(self.first(x))
+
+
 def test_whose_line_nobody_knows_is_told_in_words(data):
     model = NETWORKS["Dense"]()
     wrapped = keras.Sequential([keras.Input((4,)), model])
-    for network in (lambda x: model(x), wrapped):
+    for network in (lambda x: model(x), wrapped, Own()):
         for attack in (AutoAttack(NORM, verbose=0), PGD(NORM, loss=DLR())):
             with pytest.raises(ValueError, match="return what goes into its"):
                 attack(network, *data)
