@@ -172,6 +172,15 @@ def unwrap(loss):
     return loss
 
 
+def is_settled(loss):
+    """Whether a robust loss takes no other kind of base loss than its own."""
+    while loss is not None:
+        if getattr(loss, "settles_its_loss", False):
+            return True
+        loss = getattr(loss, "loss", None)
+    return False
+
+
 def from_logits(loss):
     """Whether `loss` expects logits; `None` where nobody can tell.
 

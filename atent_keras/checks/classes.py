@@ -63,11 +63,11 @@ def labels_fit(y, loss, classes):
             f"Received: labels of shape {y.shape}"
         )
     if classes == 1:
+        other = "use `keras.losses.BinaryCrossentropy(from_logits=True)`"
         raise ValueError(
             f"{name_of(loss)} needs one output for each class. Received: a "
-            "network with a single output. Use "
-            "`keras.losses.BinaryCrossentropy(from_logits=True)` instead, or "
-            "give the network an output for the other class, too"
+            "network with a single output. Give it an output for the other "
+            "class, too" + f", or {other}" * (not base_losses.is_settled(loss))
         )
     if not sparse and not one_hot:
         raise ValueError(

@@ -342,7 +342,8 @@ def _or_another_loss(model, loss, classes):
     nobodys = base_losses.is_default(loss) and not isinstance(
         model, keras.Model
     )
-    if nobodys or isinstance(base_losses.unwrap(loss), margins.Lead):
+    lead = isinstance(base_losses.unwrap(loss), margins.Lead)
+    if nobodys or lead or base_losses.is_settled(loss):
         return ""
     if classes == 1:
         return ". Or use `keras.losses.BinaryCrossentropy()`"

@@ -128,7 +128,9 @@ def test_the_other_loss_of_the_error_will_do(data):
         np.testing.assert_array_equal(attack(model, x, y, seed=0), expected)
     single = dense(None, 1)
     categorical = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    with pytest.raises(ValueError, match="single output. Use `keras.*Binary"):
+    with pytest.raises(
+        ValueError, match="single output. Give .*, or use `keras.*Binary"
+    ):
         PGD(NORM, loss=categorical)(single, x, y)
     PGD(NORM, num_steps=2, loss=keras.losses.BinaryCrossentropy(True))(
         single, x, y
@@ -143,3 +145,18 @@ def test_several_probabilities_at_once_are_none_of_logits(data):
     model.compile(loss="binary_crossentropy")
     with pytest.raises(ValueError, match="APGD-T expects .* probabilities"):
         ak.attacks.APGDT(NORM, 2)(model, x, y)
+
+
+@pytest.mark.parametrize("loss", [ak.losses.TRADESLoss, ak.losses.MARTLoss])
+def test_a_loss_that_takes_no_other_is_not_told_to(loss, data):
+    attack = PGD(NORM, num_steps=2)
+    for loss in (
+        loss(attack),
+        ak.losses.AdversarialWeightPerturbation(loss(attack), 0.01),
+    ):
+        for classes, words in ((3, "activation = None`"), (1, "class, too")):
+            plain = dense("softmax" if classes > 1 else None, classes)
+            model = ak.RobustModel(plain.inputs, plain.outputs)
+            model.compile("sgd", loss=loss)
+            with pytest.raises(ValueError, match=f"{words}$"):
+                model.train_on_batch(*data)
