@@ -21,6 +21,11 @@ _BINARY = (
     keras.losses.BinaryCrossentropy,
     keras.losses.BinaryFocalCrossentropy,
 )
+# Of integer labels, and of one-hot ones.
+_CATEGORICAL = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+)
 # Between outputs and labels as numbers: of no classes.
 _DISTANCES = (
     keras.losses.CosineSimilarity,
@@ -111,12 +116,7 @@ def _by_name(name, dtype):
 
 
 @functools.cache
-def _cross_entropy(sparse, dtype):
-    kind = (
-        keras.losses.SparseCategoricalCrossentropy
-        if sparse
-        else keras.losses.CategoricalCrossentropy
-    )
+def _cross_entropy(kind, dtype):
     return kind(from_logits=True, dtype=dtype)
 
 
@@ -142,6 +142,8 @@ def compiled(model):
 def of_model(model, y):
     """Returns the model's compiled base loss, else cross-entropy from logits.
 
+    Of a single output, the latter is that of two classes; see `is_default`.
+
     Args:
         model: A Keras model or another callable.
         y: Labels; their shape chooses the kind of cross-entropy.
@@ -150,7 +152,17 @@ def of_model(model, y):
     if loss is not None:
         return get(loss)
     sparse = y.shape.rank == 1 or y.shape[-1] == 1
-    return _cross_entropy(sparse, keras.config.floatx())
+    return _cross_entropy(_CATEGORICAL[not sparse], keras.config.floatx())
+
+
+def is_default(loss):
+    """Whether `loss` is what stands in where no loss was compiled.
+
+    Nobody chose its kind, so that `per_example` may: a single logit, which is
+    that of the second of two classes, has the binary cross-entropy.
+    """
+    dtype = keras.config.floatx()
+    return any(loss is _cross_entropy(kind, dtype) for kind in _CATEGORICAL)
 
 
 def unwrap(loss):
@@ -158,6 +170,15 @@ def unwrap(loss):
     while getattr(loss, "loss", None) is not None:
         loss = loss.loss
     return loss
+
+
+def is_settled(loss):
+    """Whether a robust loss takes no other kind of base loss than its own."""
+    while loss is not None:
+        if getattr(loss, "settles_its_loss", False):
+            return True
+        loss = getattr(loss, "loss", None)
+    return False
 
 
 def from_logits(loss):
@@ -217,6 +238,10 @@ def per_example(loss, y, y_pred):
     Raises:
         ValueError: If `loss` gives anything but one value per example.
     """
+    if is_default(loss) and y_pred.shape[-1] == 1:
+        loss = _cross_entropy(
+            keras.losses.BinaryCrossentropy, keras.config.floatx()
+        )
     # As Keras casts them before it asks a loss.
     y, y_pred = (tf.cast(value, keras.config.floatx()) for value in (y, y_pred))
     function = loss.call if isinstance(loss, keras.losses.Loss) else loss

@@ -21,8 +21,20 @@ def class_labels(y, classes):
     return tf.cast(y, tf.int32)
 
 
+def of_classes(logits):
+    """Returns the logits of two or more classes, `(batch, classes)`.
+
+    A single one, `z`, is that of the second of two classes: the pair `(0, z)`,
+    whose softmax is the sigmoid of `z`.
+    """
+    if logits.shape[-1] > 1:
+        return logits
+    return tf.concat([tf.zeros_like(logits), logits], axis=-1)
+
+
 def own_and_best_other(logits, y):
     """Returns `logits[y]` and `max(logits[k] for k != y)`, each `(batch,)`."""
+    logits = of_classes(logits)
     own = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
     return (
         tf.reduce_sum(tf.where(own, logits, 0), axis=-1),
@@ -38,7 +50,7 @@ def margin(logits, y):
     ```
 
     Args:
-        logits: The network's outputs, `(batch, classes)`, two or more.
+        logits: The network's outputs, `(batch, classes)`.
         y: Integer labels, `(batch,)`.
     """
     own, other = own_and_best_other(logits, y)
@@ -87,6 +99,7 @@ def targeted_dlr(logits, y, target):
 
 def difference(logits, y, target):
     """Returns `logits[target] - logits[y]`, of shape `(batch,)`."""
+    logits = of_classes(logits)
     own, aim = (
         tf.gather(logits, index, axis=1, batch_dims=1) for index in (y, target)
     )
@@ -95,13 +108,18 @@ def difference(logits, y, target):
 
 def likeliest_others(logits, y):
     """Returns all wrong classes, `(batch, classes - 1)`, likeliest first."""
+    logits = of_classes(logits)
     own = tf.one_hot(y, logits.shape[-1], True, False, dtype=tf.bool)
     ranked = tf.where(own, logits.dtype.max, logits)
     return tf.math.top_k(ranked, logits.shape[-1]).indices[:, 1:]
 
 
 class Lead(keras.losses.Loss):
-    """A loss of integer or one-hot labels and of logits."""
+    """A loss of integer or one-hot labels and of logits.
+
+    A single logit is that of the second of two classes, whose labels are 0
+    and 1, or -1 and 1.
+    """
 
     from_logits = True
 
@@ -150,18 +168,9 @@ class Margin(Lead):
 
 
 class OutputMargin(Margin):
-    """The same of outputs on any scale, that of probabilities too.
-
-    A single output is that of the second of two classes.
-    """
+    """The same of outputs on any scale, that of probabilities too."""
 
     from_logits = None
-
-    @staticmethod
-    def function(outputs, y):
-        if outputs.shape[-1] == 1:
-            return outputs[:, 0] * tf.cast(1 - 2 * y, outputs.dtype)
-        return -margin(outputs, y)
 
 
 @keras.saving.register_keras_serializable("atent_keras")

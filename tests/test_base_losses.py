@@ -126,6 +126,30 @@ def test_attacks_are_not_stopped_by_a_hinge():
         assert left["it"] == 0 and left["hinge"] == np.mean(sure) > 0.3
 
 
+@pytest.mark.parametrize("attack", [FGSM, PGD, APGD])
+def test_an_uncompiled_single_output_is_a_logit(attack):
+    """Cross-entropy of two classes is what it would be compiled with."""
+    x, y = points(20)
+    binary = keras.losses.BinaryCrossentropy(from_logits=True)
+    model = network(units=1)
+
+    def function(x):
+        return model(x)
+
+    expected = attack(Linf(0.1), loss=binary)(model, x, y, seed=0)
+    for labels in (y, y[:, None]):
+        for one in (model, function):
+            found = attack(Linf(0.1))(one, x, labels, seed=0)
+            np.testing.assert_array_equal(found, expected)
+    report = ak.evaluate_robustness(
+        function, (x, y), {"it": attack(Linf(0.1))}, checks=None, verbose=0
+    )
+    robust = np.abs(x.sum(axis=1) - 1) > 0.2
+    assert report.robust_accuracy["it"] == np.mean(robust)
+    with pytest.raises(ValueError, match="Labels .* 0..1.* to 2"):
+        attack(Linf(0.1))(model, x, y + 1)
+
+
 def test_langevin_chains_sample_the_loss_of_training():
     x, y = points(8)
     model = network(units=1)

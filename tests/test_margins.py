@@ -29,6 +29,21 @@ def test_values_by_hand():
     )
 
 
+def test_a_single_logit_is_the_second_of_a_pair():
+    single, y = tf.constant([[2.0], [-3.0]]), tf.constant([1, 1])
+    pair = margins.of_classes(single)
+    np.testing.assert_array_equal(pair, [[0, 2], [0, -3]])
+    assert margins.of_classes(LOGITS) is LOGITS
+    np.testing.assert_array_equal(margins.margin(single, y), [2, -3])
+    np.testing.assert_array_equal(margins.difference(single, y, 1 - y), [-2, 3])
+    np.testing.assert_array_equal(
+        margins.likeliest_others(single, y), [[0]] * 2
+    )
+    for labels in ([1, 0], [[1], [0]], [1, -1]):
+        for loss in (Margin(), DLR()):
+            np.testing.assert_array_equal(loss.call(labels, single), [-2, -3])
+
+
 def test_the_ratios_know_neither_scale_nor_shift():
     for loss in (
         margins.dlr,

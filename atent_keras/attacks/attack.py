@@ -91,6 +91,22 @@ class Attack:
         """What tables call the attack."""
         return type(self).__name__
 
+    def inapplicable(self, shape):
+        """Returns why no batch of this shape can be attacked, if none can."""
+        return None
+
+    def left_out(self, shape):
+        """Returns what is not run on a batch of this shape, and why.
+
+        Args:
+            shape: The shape of a batch of images.
+
+        Returns:
+            Dictionary from the names of attacks, of those that this one
+            consists of, to the reasons.
+        """
+        return {}
+
     def _require_positive(self, **settings):
         require_number(True, **settings)
         for name, value in settings.items():

@@ -64,7 +64,9 @@ class AutoAttack(Attack):
 
     with 100 steps each, and 5,000 queries. `"standard"` is what the field
     reports; `"rand"` is for networks that draw random numbers. There is
-    nothing to tune.
+    nothing to tune. Of what Square has no rule for, such as tables `(batch,
+    features)`, these versions run the rest, and say so: in the result's
+    `not_run`, and in the reports of `evaluate_robustness`.
 
     Args:
         threat_model: `Linf` or `L2`.
@@ -76,7 +78,8 @@ class AutoAttack(Attack):
     Raises:
         ValueError, TypeError: If a setting is out of its range; in a call, if
             images, labels and network do not fit each other, the network's
-            outputs are no finite logits, or there is only one class.
+            outputs are no finite logits, or an attack of a list can't be run
+            on such images.
         UserWarning: In a call, if there are fewer wrong classes than targets,
             or the network's gradient is zero.
 
@@ -134,6 +137,13 @@ class AutoAttack(Attack):
             return self.version
         return _VERSIONS[self.version](self.threat_model)
 
+    def left_out(self, shape):
+        if isinstance(self.version, tuple):
+            # What is asked for by name refuses what it can't do.
+            return {}
+        reasons = {one.name: one.inapplicable(shape) for one in self.attacks}
+        return {name: reason for name, reason in reasons.items() if reason}
+
     def __call__(self, model, x, y, seed=None, first=0):
         if tf.executing_eagerly():
             return self.evaluate(model, x, y, seed, first).x_adv
@@ -187,31 +197,46 @@ class AutoAttack(Attack):
                 x_adv[rows[fooled]] = found.numpy()[fooled]
                 bar.finish(standing)
             record(attack.name)
-        return AutoAttackResult(tf.constant(x_adv), tuple(stages))
+        not_run = self.left_out(x.shape)
+        if self.verbose:
+            for name, reason in not_run.items():
+                print(f"{name} not run: {reason}", flush=True)
+        return AutoAttackResult(tf.constant(x_adv), tuple(stages), not_run)
 
     @property
     def uses_gradient(self):
         return any(attack.uses_gradient for attack in self.attacks)
 
     def _admit(self, model, x, y):
-        plan = []
+        plan, left_out = [], self.left_out(x.shape)
         for attack in self.attacks:
+            if attack.name in left_out:
+                continue
+            labels = y
             if isinstance(attack, APGD) and attack.loss is None:
                 # Cross-entropy, whatever the model was compiled with.
+                labels = self._for_cross_entropy(model, x, y)
                 attack = dataclasses.replace(
-                    attack, loss=base_losses.of_model(None, y)
+                    attack, loss=base_losses.of_model(None, labels)
                 )
-            labels, loss, classes = attack._admit(model, x, y)
+            labels, loss, classes = attack._admit(model, x, labels)
             plan.append((attack, loss, labels, classes))
         return y, plan, classes
 
+    def _for_cross_entropy(self, model, x, y):
+        """Returns -1 and 1, which a single output may have, as 0 and 1."""
+        network = model, None, x.shape, self.threat_model.bounds
+        if checks.network(*network) > 1:
+            return y
+        return margins.class_labels(checks.one_class(y, None, 1), 1)
+
     def _attack(self, model, plan, x, y, seed, first):
         predict = checks.inference(model)
-        standing, x_adv = accuracy.is_correct(y, predict(x)), x
+        standing, x_adv = _is_correct(y, predict(x)), x
         for attack, loss, labels, _ in plan:
             found = attack._attack(model, loss, x, labels, seed, first)
             found = self._within(x, found)
-            fooled = standing & ~accuracy.is_correct(y, predict(found))
+            fooled = standing & ~_is_correct(y, predict(found))
             x_adv = tf.where(per_example(fooled, x), found, x_adv)
             standing &= ~fooled
         return x_adv
@@ -226,7 +251,7 @@ class AutoAttack(Attack):
         def judge(model, x, y):
             logits = checks.inference(model)(x)
             finite = tf.reduce_all(tf.math.is_finite(logits))
-            return accuracy.is_correct(y, logits), finite
+            return _is_correct(y, logits), finite
 
         judge = compiled(model, "judge", judge, (any_batch(x), any_batch(y)))
         parts = [judge(x[rows], y[rows]) for rows in chunks(x.shape[0])]
@@ -251,3 +276,7 @@ class AutoAttack(Attack):
                 for attack in config["version"]
             ]
         return super().from_config(config)
+
+
+def _is_correct(y, logits):
+    return accuracy.is_correct(y, logits, margins.Margin())

@@ -53,7 +53,7 @@ def nearest(predict, threat_model, point, labels, most):
         persistent=True, watch_accessed_variables=False
     ) as tape:
         tape.watch(point)
-        logits = tf.cast(predict(point), point.dtype)
+        logits = margins.of_classes(tf.cast(predict(point), point.dtype))
     others = margins.likeliest_others(logits, labels)
     count = min(most, others.shape[1])
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
 from atent_keras.attacks.attack import Attack
@@ -30,7 +31,7 @@ class RoundAttack(Attack):
     Each image keeps, over all rounds, the first point that fools the network,
     else the one at which the true class had the smallest lead. A subclass
     says how many rounds there are and what one of them does. The network has
-    to give the logits of two or more classes.
+    to give logits; a single one is that of the second of two classes.
     """
 
     def rounds(self, classes):
@@ -57,7 +58,7 @@ class RoundAttack(Attack):
 
     def run(self, predict, loss, x, y, noise_of):
         """Runs all rounds on one chunk, inside a graph of the caller's."""
-        classes = predict(x[:1]).shape[-1]
+        classes = margins.of_classes(predict(x[:1])).shape[-1]
         rounds = self.rounds(classes)
 
         def body(number, x_adv, margin):
@@ -95,17 +96,11 @@ class RoundAttack(Attack):
         )
 
     def _admit(self, model, x, y):
-        lead = margins.Margin()
-        bounds = self.threat_model.bounds
-        classes = checks.network(model, lead, x.shape, bounds)
-        if classes < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs a network with one output for "
-                "each of two or more classes. Received: a network with "
-                f"{classes} output"
-            )
-        y = checks.labels_fit(y, lead, classes)
-        return y, lead, classes
+        lead, compiled = margins.Margin(), base_losses.of_model(model, y)
+        outputs = checks.require_logits(
+            self.name, model, compiled, x.shape, self.threat_model.bounds
+        )
+        return checks.labels_fit(y, lead, outputs), lead, max(outputs, 2)
 
     def _attack(self, model, loss, x, y, seed, first, *state):
         if not state:

@@ -1,6 +1,7 @@
 """The Square attack: random search without any gradient."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -41,6 +42,12 @@ class Square(RoundAttack):
     gradient doesn't hide from Square. Images are `(batch, height, width,
     channels)` and are asked about at most `num_queries` times each.
 
+    In a sequence `(batch, time, channels)` the squares are spans of time, and
+    in a volume `(batch, depth, height, width, channels)` cubes, of the same
+    share. Stripes differ along the last axis of space, or time; an `eta`
+    changes its sign along any of them. A table `(batch, features)` has no
+    neighbours to repaint together: Square does not apply.
+
     Args:
         threat_model: `Linf` or `L2`.
         num_queries: Positive integer. Defaults to 5,000.
@@ -52,7 +59,7 @@ class Square(RoundAttack):
 
     Raises:
         ValueError, TypeError: If a setting is out of its range; in a call,
-            if `x` is no batch of images of known size.
+            if `x` is no batch of images, sequences or volumes of known size.
 
     Example:
 
@@ -89,44 +96,52 @@ class Square(RoundAttack):
             query = int(query / self.num_queries * 10000)
         return self.p_init / 2 ** sum(query > limit for limit in HALVINGS)
 
-    def sides(self, height, width):
-        """Returns the squares' sides in pixels, one for each query."""
+    def sides(self, *space):
+        """Returns the squares' sides in pixels, one for each query.
+
+        Args:
+            *space: Integers, such as an image's height and width.
+        """
         # The first query is that of the start; the schedule counts from 0.
         shares = (self.share(query - 1) for query in range(self.num_queries))
-        sides = np.sqrt([share * height * width for share in shares])
-        sides = np.round(sides).astype("int32")
+        sizes = np.array([math.prod(space, start=share) for share in shares])
+        sides = np.round(sizes ** (1 / len(space))).astype("int32")
         if isinstance(self.threat_model, Linf):
-            return np.clip(sides, 1, min(height, width))
+            return np.clip(sides, 1, min(space))
         # Windows of the l_2 form have a middle.
         odd = np.maximum(sides, 3) // 2 * 2 + 1
-        return np.minimum(odd, (min(height, width) - 1) // 2 * 2 + 1)
+        return np.minimum(odd, (min(space) - 1) // 2 * 2 + 1)
 
     def _moves(self, x, noise):
         """Returns the functions that start, and that propose query `k`."""
         model = self.threat_model
-        _, height, width, channels = x.shape
-        sides = self.sides(height, width)
+        _, *space, channels = x.shape
+        axes, sides = len(space), self.sides(*space)
         if isinstance(model, Linf):
             return (
                 lambda: proposals.stripes(
-                    model, x, noise(0, [1, width, channels])
+                    model,
+                    x,
+                    noise(0, [*[1] * (axes - 1), space[-1], channels]),
                 ),
                 lambda x_adv, k: proposals.repainted(
                     model,
                     x,
                     x_adv,
                     tf.constant(sides)[k],
-                    noise(k, [2 + channels]),
+                    noise(k, [axes + channels]),
                 ),
             )
         distinct, kind = np.unique(sides, return_inverse=True)
-        etas = np.zeros((len(distinct), 2, distinct[-1], distinct[-1]))
+        etas = np.zeros((len(distinct), axes, *[distinct[-1]] * axes))
         for eta, side in zip(etas, distinct):
-            eta[:, :side, :side] = proposals.eta(side)
+            eta[(slice(None), *[slice(side)] * axes)] = proposals.eta(
+                side, axes
+            )
         count = proposals.grid(x)[1]
         return (
             lambda: proposals.tiles(
-                model, x, noise(0, [count, count, 1 + channels])
+                model, x, noise(0, [*[count] * axes, 1 + channels])
             ),
             lambda x_adv, k: proposals.moved(
                 model,
@@ -134,7 +149,7 @@ class Square(RoundAttack):
                 x_adv,
                 tf.constant(sides)[k],
                 tf.constant(etas, x.dtype)[tf.constant(kind)[k]],
-                noise(k, [5 + channels]),
+                noise(k, [2 * axes + 1 + channels]),
             ),
         )
 
@@ -167,10 +182,20 @@ class Square(RoundAttack):
         )
         return x_adv, margin
 
+    def inapplicable(self, shape):
+        if len(shape) < 3:
+            return "a table (batch, features) has no neighbours to repaint"
+        if len(shape) > 5:
+            return "its squares have three dimensions at most"
+        return None
+
     def _admit(self, model, x, y):
-        if x.shape.rank != 4 or None in x.shape[1:]:
+        if self.inapplicable(x.shape) or None in x.shape[1:]:
             raise ValueError(
-                "`x` must be images of a known size, of shape (batch, height, "
-                f"width, channels), for Square. Received: shape {x.shape}"
+                "`x` must be images (batch, height, width, channels), "
+                "sequences (batch, time, channels) or volumes (batch, depth, "
+                "height, width, channels) of a known size for Square. "
+                f"Received: shape {x.shape}. APGD and FAB take any shape, and "
+                "AutoAttack leaves Square out where there is nothing for it"
             )
         return super()._admit(model, x, y)

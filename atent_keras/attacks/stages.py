@@ -26,21 +26,33 @@ class Stage:
 class AutoAttackResult:
     """Adversarial images, and the accuracy after each stage.
 
+    `print` shows the stages, and what was not run.
+
     Attributes:
         x_adv: Tensor like the images: those that fool the network, and the
             clean image where every attack failed.
         stages: Tuple of `Stage`, the first of them the clean images.
+        not_run: Dictionary from the names of the attacks that can't be run on
+            such images to the reasons.
     """
 
     x_adv: tf.Tensor
     stages: tuple
+    not_run: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        width = max(len(stage.name) for stage in self.stages)
+        names = [*(stage.name for stage in self.stages), *self.not_run]
+        width = max(map(len, names))
         return "\n".join(
-            f"{stage.name:<{width}}  {100 * stage.accuracy:6.2f} %  "
-            f"{stage.seconds:8.1f} s"
-            for stage in self.stages
+            [
+                f"{stage.name:<{width}}  {100 * stage.accuracy:6.2f} %  "
+                f"{stage.seconds:8.1f} s"
+                for stage in self.stages
+            ]
+            + [
+                f"{name:<{width}}  not run: {reason}"
+                for name, reason in self.not_run.items()
+            ]
         )
 
 

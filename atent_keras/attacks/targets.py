@@ -32,7 +32,7 @@ class Targets:
             warnings.warn(
                 f"`targets` should be at most the number of wrong classes: "
                 f"{self.name} tries all {classes - 1} of them. Received: "
-                f"targets={self.targets} and a network with {classes} outputs",
+                f"targets={self.targets} and a network of {classes} classes",
                 stacklevel=4,
             )
         return y, loss, classes

@@ -48,17 +48,12 @@ def labels_fit(y, loss, classes):
     """
     sparse, unwrapped = base_losses.is_sparse(loss), base_losses.unwrap(loss)
     one_hot = y.shape.rank == 2 and y.shape[1] == classes and classes > 1
-    if isinstance(unwrapped, margins.OutputMargin):
-        return one_class(y, loss, classes)
     if isinstance(unwrapped, margins.Lead):
-        if classes < 2:
-            raise ValueError(
-                f"{name_of(loss)} needs a network with one output for each of "
-                f"two or more classes. Received: a network with {classes} "
-                "output"
-            )
+        if classes == 1 or isinstance(unwrapped, margins.OutputMargin):
+            return one_class(y, loss, classes)
         sparse = not one_hot
-    if base_losses.is_binary(loss):
+    alone = base_losses.is_default(loss) and classes == 1
+    if base_losses.is_binary(loss) or alone:
         return _binary(y, loss, classes)
     if sparse is None:
         return y
@@ -68,11 +63,11 @@ def labels_fit(y, loss, classes):
             f"Received: labels of shape {y.shape}"
         )
     if classes == 1:
+        other = "use `keras.losses.BinaryCrossentropy(from_logits=True)`"
         raise ValueError(
             f"{name_of(loss)} needs one output for each class. Received: a "
-            "network with a single output. Compile it with "
-            "`keras.losses.BinaryCrossentropy(from_logits=True)`, or give it "
-            "an output for the other class, too"
+            "network with a single output. Give it an output for the other "
+            "class, too" + f", or {other}" * (not base_losses.is_settled(loss))
         )
     if not sparse and not one_hot:
         raise ValueError(

@@ -59,6 +59,51 @@ def network(model, loss, shape, bounds):
     return _once(model, (loss, shape, bounds), probe)
 
 
+def require_logits(attack, model, loss, shape, bounds):
+    """Returns the number of a network's outputs, checked to be logits.
+
+    Those are compared with each other, a single one with 0.
+
+    Args:
+        attack: String, what asks for them.
+        model: A Keras model, or any callable from images to outputs.
+        loss: What the model was compiled with, as `base_losses.of_model`
+            gives it.
+        shape: The shape of a batch of images.
+        bounds: Pair of floats, the images' range.
+
+    Raises:
+        ValueError: If the outputs are probabilities, or a single one has its
+            boundary elsewhere; as `network` and `decided` do.
+    """
+    probabilities = (
+        f"{attack} expects logits. Received: a network whose outputs are "
+        "probabilities, which have no gradient left where it is sure. "
+    )
+
+    def probe():
+        outputs = _probe(model, tuple(shape)[1:], bounds)
+        if _are_probabilities(model, loss, tuple(shape)[1:], outputs):
+            raise ValueError(probabilities + _to_the_logits(model))
+        return outputs.shape[-1]
+
+    alone = base_losses.is_binary(loss)
+    count = _once(model, ("logits", alone, tuple(shape)[1:], bounds), probe)
+    if count > 1:
+        return count
+    network(model, loss, shape, bounds)
+    if base_losses.from_logits(decided(model, loss, shape, bounds)):
+        return count
+    if base_losses.is_distance(loss):
+        raise ValueError(
+            f"{attack} expects a single output to be a logit, which stands "
+            "for the second class above 0. Received: a network that was "
+            f"compiled with {name_of(loss)}, whose labels 0 and 1 meet at "
+            "0.5. Move its boundary: `logits = lambda x: model(x) - 0.5`"
+        )
+    raise ValueError(probabilities + _to_the_logits(model))
+
+
 def decided(model, loss, shape, bounds):
     """Returns `loss`, which tells what a single output is if it did not.
 
@@ -253,12 +298,53 @@ def _check_logits(model, loss, shape, outputs):
     if expected and probabilities:
         raise ValueError(
             f"{name_of(loss)} expects logits (`from_logits=True`). Received: a "
-            "network whose outputs are probabilities. Remove its last softmax "
-            "or sigmoid (better), or pass a loss with `from_logits=False`"
+            f"network whose outputs are probabilities. {_to_the_logits(model)}"
+            + _or_another_loss(model, loss, outputs.shape[-1])
         )
     if not expected and not probabilities:
         raise ValueError(
             f"{name_of(loss)} expects probabilities (`from_logits=False`). "
-            "Received: a network whose outputs are logits. Pass a loss with "
+            "Received: a network whose outputs are logits. Use a loss with "
             "`from_logits=True`"
         )
+
+
+def _to_the_logits(model):
+    """Says how to get at the logits of a network, in lines to paste if it can.
+
+    A copy gets another end: the model, which has been compiled for training
+    and attacks, would keep its old one there.
+    """
+    last = (getattr(model, "layers", None) or [None])[-1]
+    ends = (keras.activations.softmax, keras.activations.sigmoid)
+    squashes = getattr(last, "activation", None) in ends
+    output = (getattr(model, "outputs", None) or [None])[0]
+    if output is None or getattr(last, "output", None) is not output:
+        # What layers a `call` of one's own ends in, nobody knows.
+        squashes, last = False, None
+    if isinstance(last, keras.layers.Softmax) or (
+        squashes and isinstance(last, keras.layers.Activation)
+    ):
+        lines = "logits = keras.Model(model.inputs[0], model.layers[-1].input)"
+    elif squashes:
+        lines = (
+            "logits = keras.models.clone_model(model); "
+            "logits.set_weights(model.get_weights()); "
+            "logits.layers[-1].activation = None"
+        )
+    else:
+        return "Let the network return what goes into its softmax or sigmoid"
+    return f"Take its logits instead: `{lines}`"
+
+
+def _or_another_loss(model, loss, classes):
+    """Says what else will do, where probabilities have a loss."""
+    nobodys = base_losses.is_default(loss) and not isinstance(
+        model, keras.Model
+    )
+    lead = isinstance(base_losses.unwrap(loss), margins.Lead)
+    if nobodys or lead or base_losses.is_settled(loss):
+        return ""
+    if classes == 1:
+        return ". Or use `keras.losses.BinaryCrossentropy()`"
+    return ". Or use a loss with `from_logits=False`"

@@ -70,6 +70,20 @@ class Case:
         return bool(checks.gives_probabilities(model, loss, *network))
 
     @functools.cached_property
+    def gives_logits(self):
+        """Whether the attacks that need logits can be run."""
+        if self.gives_probabilities:
+            return False
+        model = self.target.model
+        loss = base_losses.of_model(model, self.y)
+        network = model, loss, self.x.shape, self.threat_model.bounds
+        try:
+            checks.require_logits("A check", *network)
+        except ValueError:
+            return False
+        return True
+
+    @functools.cached_property
     def gradients(self):
         """The loss's gradients, `(batch, pixels)`; `None` without any."""
         found = []

@@ -114,12 +114,21 @@ class AttackResult:
             of the attack's threat model and the images' units; 0 where the
             clean image is misclassified, and so not attacked.
         seconds: Float, the time that the attack took.
+        not_run: Dictionary from the names of the attack's own parts that can't
+            be run on such images to the reasons.
     """
 
     attack: object
     succeeded: np.ndarray
     norm: np.ndarray
     seconds: float
+    not_run: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def setting(self):
+        """String, the attack's settings, and what of it was not run."""
+        missing = [f"{name}: {why}" for name, why in self.not_run.items()]
+        return "; not run: ".join([repr(self.attack), *missing])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,7 +200,7 @@ class RobustnessReport(Report):
                 "succeeded": int(result.succeeded.sum()) if result else None,
                 "largest_norm": float(result.norm.max()) if result else None,
                 "seconds": result.seconds if result else None,
-                "setting": repr(result.attack) if result else None,
+                "setting": result.setting if result else None,
             }
 
         return [
@@ -277,7 +286,9 @@ class RobustnessReport(Report):
                     }
                     for finding in self.findings
                 ],
-                "attacks": {name: repr(a) for name, a in self.attacks.items()},
+                "attacks": {
+                    name: one.setting for name, one in self.results.items()
+                },
                 "seed": self.seed,
                 "data": self.data,
                 "version": __version__,

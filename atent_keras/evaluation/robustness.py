@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks as entry
+from atent_keras.attacks.attack import Attack
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import count
@@ -160,6 +161,7 @@ class Walk:
         self.seed = seed
         self.results, self.digest = results, Digest()
         self.num_examples, self.num_batches = 0, 0
+        self.not_run = {}
         self.checks, self.sample = checks, []
         self.room = checks.num_images if checks else 0
         results.require(
@@ -195,6 +197,8 @@ class Walk:
         # Errors are errors already, and need no attack.
         x, y, places = tf.gather(x, rows), tf.gather(y, rows), first + rows
         for name, attack in self.attacks.items():
+            if isinstance(attack, Attack):
+                self.not_run[name] = attack.left_out(x.shape)
             if self.results.known(f"{name}/succeeded") < last:
                 succeeded, norm, seconds = self.target.attempt(
                     attack, x, y, self.seed, places
@@ -260,6 +264,7 @@ class Walk:
                 arrays[f"{name}/succeeded"],
                 arrays[f"{name}/norm"],
                 float(arrays[f"{name}/seconds"].sum()),
+                self.not_run.get(name, {}),
             )
             for name, attack in self.attacks.items()
         }

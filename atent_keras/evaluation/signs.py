@@ -36,11 +36,11 @@ def zero_gradients(settings, case):
 
 
 def black_box(settings, case):
-    if case.gives_probabilities or case.outputs.shape[-1] == 1:
-        return None, "Square needs the logits of two or more classes"
-    if case.x.shape.rank != 4:
-        return None, "Square needs images (batch, height, width, channels)"
     square = Square(case.threat_model, settings.num_queries)
+    if not case.gives_logits:
+        return None, "Square needs logits"
+    if reason := square.inapplicable(case.x.shape):
+        return None, f"Square does not apply: {reason}"
     name = f"Square ({settings.num_queries} queries)"
     return case.against_white_box(name, case.fooled_by(square))
 
@@ -116,8 +116,8 @@ def probabilities(settings, case):
 def transfer(settings, case):
     if settings.surrogate is None:
         return None, "needs another network as a `surrogate`"
-    if case.gives_probabilities or case.outputs.shape[-1] == 1:
-        return None, "APGD, to compare with, needs the logits of classes"
+    if not case.gives_logits:
+        return None, "APGD, to compare with, needs logits"
     attack = PGD(case.threat_model, num_steps=settings.num_steps)
     fooled = case.fooled_by(attack, settings.surrogate)
     name = f"PGD-{settings.num_steps} on another network"

@@ -33,6 +33,8 @@ class DivergenceLoss(RobustLoss):
 
     arguments = ("attack", "beta", "loss", "radius_schedule")
 
+    settles_its_loss = True  # no advice to take another one
+
     def __init__(
         self,
         attack,

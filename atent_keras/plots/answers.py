@@ -55,11 +55,9 @@ def finite(found):
 
 def columns(found, loss):
     """Returns outputs with a partner for a single one; see `outputs`."""
-    if found.shape[-1] > 1:
-        return found
-    # The softmax of 0 and a logit is the sigmoid of the logit.
-    partner = 0 if base_losses.from_logits(loss) else 1 - found
-    return tf.concat([partner + tf.zeros_like(found), found], axis=-1)
+    if found.shape[-1] > 1 or base_losses.from_logits(loss):
+        return margins.of_classes(found)
+    return tf.concat([1 - found, found], axis=-1)
 
 
 def probabilities(found):

@@ -421,7 +421,11 @@ def test_labels_of_any_type(dtype):
 def test_a_single_output_needs_a_loss_of_two_classes():
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     x, y = np.full((2, 4), 0.5, "float32"), np.array([0, 1])
-    with pytest.raises(ValueError, match="single output. Compile it with"):
+    categorical = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(loss=categorical)
+    with pytest.raises(
+        ValueError, match="single output. Give .*, or use `keras.*Binary"
+    ):
         FGSM(Linf(0.1))(network, x, y)
     network.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
     assert FGSM(Linf(0.1))(network, x, y).shape == (2, 4)

@@ -16,6 +16,7 @@ from atent_keras.attacks import SGLD
 from atent_keras.attacks import AutoAttack
 from atent_keras.attacks import Square
 from atent_keras.attacks import UniformNoise
+from atent_keras.attacks import auto_attack
 from atent_keras.attacks.accuracy import is_correct
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
@@ -167,6 +168,65 @@ def test_it_is_the_attacks_one_after_the_other(norm, trained, digits):
     assert final.mean() == pytest.approx(accuracies[-1], abs=1 / 150 + 1e-9)
 
 
+@pytest.fixture
+def table():
+    """A linear network of tables, and rows that it has right."""
+    inputs = keras.Input((6,))
+    network = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+    x = np.random.default_rng(0).uniform(size=(20, 6)).astype("float32")
+    return network, x, np.argmax(network(x), axis=1)
+
+
+def test_tables_are_attacked_without_square_which_is_said(
+    table, capsys, monkeypatch
+):
+    norm = Linf(0.05)
+    few = quick(norm).attacks
+    monkeypatch.setitem(auto_attack._VERSIONS, "standard", lambda norm: few)
+    result = AutoAttack(norm, verbose=0).evaluate(*table, seed=0)
+    names = [stage.name for stage in result.stages]
+    assert names == ["clean", "APGD-CE", "APGD-T", "FAB-T"]
+    reason = "a table (batch, features) has no neighbours to repaint"
+    assert result.not_run == {"Square": reason}
+    last = str(result).splitlines()[-1]
+    assert last == f"Square   not run: {reason}"
+    # It is what the others do.
+    by_name = AutoAttack(norm, list(few[:3]), verbose=0)
+    assert by_name.evaluate(*table, seed=0).not_run == {}
+    np.testing.assert_array_equal(by_name(*table, seed=0), result.x_adv)
+    assert capsys.readouterr().out == ""
+    # Printed, and in each form of a report.
+    AutoAttack(norm, verbose=2)(*table, seed=0)
+    assert f"Square not run: {reason}" in capsys.readouterr().out
+    network, *data = table
+    report = ak.evaluate_robustness(
+        network,
+        tuple(data),
+        {"AA": AutoAttack(norm), "FGSM": FGSM(norm)},
+        checks=None,
+        verbose=0,
+    )
+    for shown in (
+        str(report),
+        report.to_markdown(),
+        report.to_csv(),
+        report.to_json(),
+    ):
+        assert f"; not run: Square: {reason}" in shown
+    assert report.results["FGSM"].not_run == {}
+
+
+def test_what_is_asked_for_by_name_is_not_left_out(table):
+    norm = Linf(0.05)
+    attack = AutoAttack(norm, [APGD(norm, 3), Square(norm, 3)], verbose=0)
+    with pytest.raises(ValueError, match="`x` must be images.*leaves Square"):
+        attack(*table)
+    assert AutoAttack(norm).left_out((None, 8, 8, 1)) == {}
+    assert AutoAttack(norm).left_out((None, 8, 3)) == {}
+    assert list(AutoAttack(norm, "plus").left_out((None, 8))) == ["Square"]
+    assert AutoAttack(norm, "rand").left_out((None, 8)) == {}
+
+
 def test_in_a_report_and_in_any_batches(trained, digits):
     x, y = digits[0][:60], digits[1][:60]
     attack = quick(Linf(0.08))
@@ -229,11 +289,11 @@ def poisoned(network, x):
     [
         (
             {"model": lambda n: with_output(n, keras.layers.Softmax())},
-            "expects logits .* Received: a network whose outputs are prob",
+            "expects logits. Received: a network whose outputs are prob",
         ),
         (
             {"model": lambda n: with_output(n, keras.layers.Dense(1))},
-            "two or more classes. Received: a network with 1 output",
+            "Labels of two classes must be .* Received: labels from 0 to 9",
         ),
         (
             {"model": lambda n: lambda x: poisoned(n, x)},
@@ -244,7 +304,7 @@ def poisoned(network, x):
         ({"x": lambda x: 2 * x}, "Images must lie within .* Received: values"),
         ({"x": lambda x: x - 0.1}, "Images must lie within .* Received"),
         ({"x": lambda x: x * np.nan}, "Images must lie within .* Received"),
-        ({"x": lambda x: x[:, :, :, 0]}, "`x` must be images .* Received"),
+        ({"x": lambda x: x[:, 0, :, 0]}, "`x` must be images .* Received"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(change, message, batch):

@@ -32,6 +32,16 @@ def test_sides():
     assert Square(L2(1.0)).sides(8, 8)[1] == 7  # and no larger than the image
 
 
+def test_sides_of_spans_and_cubes():
+    """The same share of all pixels: 0.8, and 0.8 / 2, of 100 and of 8,000."""
+    spans = Square(Linf(0.1)).sides(100)
+    assert spans[1] == 80 and spans[12] == 40 and spans[-1] == 1
+    cubes = Square(Linf(0.1)).sides(20, 20, 20)
+    assert cubes[1] == 19 and cubes[12] == 15
+    assert Square(Linf(0.1)).sides(4, 50, 50)[1] == 4  # no larger than any
+    assert Square(L2(0.1)).sides(100)[1] == 81
+
+
 def outputs(lead):
     """Logits of two classes, the first of which leads by `lead(x)`."""
 
@@ -211,5 +221,99 @@ def test_bad_settings(settings, message):
 
 
 def test_needs_images():
-    with pytest.raises(ValueError, match="`x` must be images .* Received"):
-        Square(Linf(0.1))(outputs(lambda x: x[:, 0]), np.zeros((2, 3)), [0, 1])
+    for shape in ((2, 3), (2, 2, 2, 2, 2, 2)):
+        x = np.zeros(shape)
+        with pytest.raises(ValueError, match="`x` must be images .* Received"):
+            Square(Linf(0.1))(outputs(lambda x: x[:, 0]), x, [0, 1])
+
+
+SPACES = [(9,), (5, 4, 6)]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=["sequence", "volume"])
+def test_spans_and_cubes_by_hand(space):
+    axes = len(space)
+    x = tf.fill([1, *space, 1], 0.5)
+    # It begins at the second, and the second last, place that there is.
+    noise = [0.0] * axes
+    noise[0] = -9.0
+    noise = tf.constant([[*noise, 1.0]])
+    found = proposals.repainted(Linf(0.1), x, x, tf.constant(3), noise)
+    painted = np.argwhere(found[0, ..., 0] > 0.55)
+    assert len(painted) == 3**axes
+    np.testing.assert_array_equal(painted.min(axis=0)[0], 0)
+    np.testing.assert_array_equal(np.ptp(painted, axis=0), 2)
+    signs = tf.random.stateless_normal(
+        [1, *[1] * (axes - 1), space[-1], 1], [0, 0]
+    )
+    striped = proposals.stripes(Linf(0.1), x, signs) - x
+    # Of one sign along all axes but the last.
+    np.testing.assert_allclose(
+        striped, 0.1 * np.broadcast_to(np.sign(signs), x.shape), rtol=1e-5
+    )
+
+
+def test_eta_of_spans_and_cubes():
+    (span,) = proposals.eta(3, axes=1)
+    # One level, and two: 1 / 2**2, and 1 more in the middle.
+    fall = np.array([0.25, 1.25])
+    fall /= np.linalg.norm(fall)
+    np.testing.assert_allclose(span, np.array([1, *-fall]) / np.sqrt(2))
+    cubes = proposals.eta(5, axes=3)
+    assert cubes.shape == (3, 5, 5, 5)
+    for axis, cube in enumerate(cubes):
+        assert np.linalg.norm(cube) == pytest.approx(1)
+        turned = np.moveaxis(cube, axis, 0)
+        np.testing.assert_array_equal(turned, cubes[0])
+        assert np.all(turned[:2] > 0) and np.all(turned[2:] < 0)
+
+
+def test_orientations_are_uniform():
+    noise = tf.random.stateless_normal([60000], [0, 1])
+    for axes in (1, 2, 3):
+        counts = np.bincount(proposals.orientation(noise, axes))
+        assert len(counts) == axes
+        slack = 4.5 * np.sqrt(6e4 * (axes - 1)) / axes
+        assert np.max(np.abs(counts - 6e4 / axes)) <= slack
+    # Of two, the sign alone decides.
+    np.testing.assert_array_equal(proposals.orientation(noise, 2), noise > 0)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=["sequence", "volume"])
+def test_a_move_of_spans_and_cubes_keeps_the_length(space):
+    axes = len(space)
+    x = tf.fill([4, *space, 2], 0.5)
+    norm = L2(0.3)
+    count = proposals.grid(x)[1]
+    draw = [4, *[count] * axes, 3]
+    start = proposals.tiles(norm, x, tf.random.stateless_normal(draw, [0, 2]))
+    # All of the middle is tiled, and nothing else.
+    across = count * proposals.grid(x)[0]
+    middle = [
+        slice((n - across) // 2, (n - across) // 2 + across) for n in space
+    ]
+    touched = np.any(start.numpy() != x, axis=-1)
+    assert np.all(touched[(slice(None), *middle)])
+    assert touched.sum() == 4 * across**axes
+    noise = tf.random.stateless_normal([4, 2 * axes + 3], [0, 3])
+    window = tf.constant(proposals.eta(3, axes), tf.float32)
+    moved = proposals.moved(norm, x, start, tf.constant(3), window, noise)
+    for found in (start, moved):
+        np.testing.assert_allclose(norm.norm(found - x), 0.3, rtol=1e-5)
+    assert np.all(tf.reduce_any(moved != start, axis=range(1, axes + 2)))
+
+
+@pytest.mark.parametrize("norm", [Linf(0.1), L2(1.0)], ids=["l_inf", "l_2"])
+@pytest.mark.parametrize("space", SPACES, ids=["sequence", "volume"])
+def test_sequences_and_volumes_are_attacked(space, norm):
+    """A network that looks at a corner is led astray there."""
+    corner = (slice(None), *[slice(3)] * len(space))
+
+    def network(x):
+        lead = tf.reduce_mean(x[corner], axis=range(1, x.shape.rank)) - 0.48
+        return outputs(lambda x: lead)(x)
+
+    x = np.full((5, *space, 2), 0.5, "float32")
+    x_adv = Square(norm, 200)(network, x, [0] * 5, seed=0)
+    np.testing.assert_array_equal(np.argmax(network(x_adv), axis=1), 1)
+    assert np.max(norm.norm(x_adv - x)) <= norm.epsilon * (1 + 1e-5)
