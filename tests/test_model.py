@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 import atent_keras as ak
 import rivals
+from atent_keras.attacks import PGD
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
@@ -249,6 +250,30 @@ def test_perturb_is_the_compiled_sampler_s_call(batch):
     model = small_model()
     x_adv = model.perturb(*batch, seed=4)
     np.testing.assert_array_equal(x_adv, model.loss.sampler(model, *batch, 4))
+
+
+@pytest.mark.parametrize(
+    "method, norm",
+    [
+        (small_loss, L2),
+        (lambda ball: ak.TRADESLoss(PGD(ball, 0.05, 2)), L2),
+        (lambda ball: ak.MARTLoss(PGD(ball, 0.05, 2)), Linf),
+    ],
+    ids=["ATENT", "TRADES", "MART"],
+)
+def test_data_without_bounds(method, norm, digits, tmp_path):
+    x, y = 6 * (digits[0] - 0.3), digits[1]  # from -1.8 to 4.2
+    model = small_model(method(norm(0.1, bounds=None)), "adam")
+    before = model.evaluate(x, y, verbose=0)
+    model.fit(x, y, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > before[1] + 0.2
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert again.loss.threat_model == norm(0.1, bounds=None)
+    x_adv = again.perturb(x[:8], y[:8], seed=0)
+    assert 0 < np.max(norm(0.1).norm(x_adv - x[:8])) < 0.1 * (1 + 1e-4)
+    with pytest.raises(ValueError, match="must hold finite numbers"):
+        model.fit(x * np.nan, y, verbose=0)
 
 
 def test_the_seed_decides_the_training(batch):

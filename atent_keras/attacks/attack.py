@@ -49,7 +49,8 @@ class Attack:
             images to the classes' logits, differentiably, in TensorFlow. A
             function is traced once: what it reads of Python stays as it was.
         x: Floating-point images within the threat model's bounds, of shape
-            `(batch, ...)`. Large batches are attacked in chunks.
+            `(batch, ...)`; or integers, where the bounds are (0, 255). Large
+            batches are attacked in chunks.
         y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
             Those of a single output, which is that of the second of two
             classes, may be -1 and 1 if the loss takes them.

@@ -56,7 +56,7 @@ class SGLD(Attack):
 
     The drift above is `"steepest"`, that of the authors' code; `"gradient"`
     is the paper's `step_size * (g + gamma * (x - x_adv))`. The start follows
-    the authors' code, too.
+    the authors' code, too; without bounds `upper - lower` counts as 1.
 
     Args:
         threat_model: Where the chain may go: `Linf` or `L2`.

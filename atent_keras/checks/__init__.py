@@ -19,6 +19,7 @@ from atent_keras.checks.networks import gives_probabilities
 from atent_keras.checks.networks import inference
 from atent_keras.checks.networks import network
 from atent_keras.checks.networks import require_finite
+from atent_keras.checks.networks import typical
 from atent_keras.checks.pixels import images
 from atent_keras.checks.rules import plain_errors
 from atent_keras.checks.rules import require_count
@@ -44,4 +45,5 @@ __all__ = [
     "require_flag",
     "sample_weights",
     "require_finite",
+    "typical",
 ]

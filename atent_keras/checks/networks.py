@@ -42,7 +42,7 @@ def network(model, loss, shape, bounds):
         model: A Keras model, or any callable from images to outputs.
         loss: The loss that will judge its outputs.
         shape: The shape of a batch of images.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
 
     Raises:
         ValueError: If the network has several inputs or outputs, gives
@@ -144,6 +144,14 @@ def default_loss(model, y):
     return loss
 
 
+def typical(bounds):
+    """Returns the range of the images that a network is asked about.
+
+    Without bounds these are as data are that were standardized.
+    """
+    return (-1.0, 1.0) if bounds is None else bounds
+
+
 def _once(model, key, find):
     """Returns what `find()` gives; asks a model until it gives something."""
 
@@ -169,7 +177,7 @@ def _probe(model, shape, bounds):
         )
     if None not in shape:
         # One dark, one grey, one bright image.
-        levels = tf.linspace(*map(float, bounds), 3)
+        levels = tf.linspace(*map(float, typical(bounds)), 3)
         levels = tf.reshape(levels, [3] + [1] * len(shape))
         probes = tf.cast(levels, keras.config.floatx()) * tf.ones(
             shape, keras.config.floatx()

@@ -14,12 +14,12 @@ def images(x, bounds):
 
     Args:
         x: Images, `(batch, ...)`, as an array or a tensor.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
 
     Raises:
         TypeError: If `x` is no single array of floating-point numbers.
         ValueError: If `x` has no batch axis, is empty, or has values out of
-            `bounds`.
+            `bounds`, or that are not finite.
     """
     if isinstance(x, (dict, list, tuple)):
         raise TypeError(
@@ -30,6 +30,12 @@ def images(x, bounds):
     x = tf.convert_to_tensor(x)
     image_spec(x)
     x = tf.cast(x, keras.config.floatx())
+    if bounds is None:
+        return require(
+            tf.reduce_all(tf.math.is_finite(x)),
+            x,
+            "`x` must hold finite numbers. Received: NaN or infinity",
+        )
     lower, upper = bounds
     slack = _TOLERANCE * (upper - lower)
     smallest, largest = tf.reduce_min(x), tf.reduce_max(x)

@@ -49,6 +49,31 @@ def test_accuracies_of_a_linear_network_in_closed_form():
     assert report.num_examples == 500
 
 
+def test_data_without_bounds(tmp_path):
+    """The same closed form, far outside of any box, and what has to say so."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(6, 2))
+    network = linear_network(weights)
+    x = 50 * rng.normal(size=(100, 6)).astype("float32")
+    direction = weights[:, 1] - weights[:, 0]
+    y = (x @ direction > 0).astype(int)
+    distance = np.abs(x @ direction) / np.abs(direction).sum()
+    epsilon = float(np.median(distance))
+    report = evaluate(
+        network,
+        (x, y),
+        {"FGSM": FGSM(Linf(epsilon, bounds=None), ak.attacks.Margin())},
+        checks=ak.MaskingChecks(num_steps=5),
+        folder=tmp_path,
+    )
+    assert report.robust_accuracy["FGSM"] == (distance > epsilon).mean() == 0.5
+    findings = {one.check: one for one in report.findings}
+    assert findings["large radius"].verdict == "not run"
+    assert "without bounds" in findings["large radius"].evidence
+    assert findings["more effort"].verdict == "silent"
+    assert "bounds=None" in str(report)
+
+
 @dataclasses.dataclass(frozen=True)
 class Swap(FGSM):
     """Gives other examples' images back: right ones turn wrong and back."""
