@@ -176,7 +176,10 @@ class RobustModel(keras.Model):
             distribution.check_length(x, steps_per_epoch)
         x, y = checks.guard(x, y, self._check, replicas, batch_size)
         if isinstance(validation_data, (tuple, list)):
-            checks.guard(*validation_data[:2], self._check)
+            validation_data = (
+                *checks.guard(*validation_data[:2], self._check),
+                *validation_data[2:],
+            )
         elif validation_data is not None:
             validation_data, _ = checks.guard(
                 validation_data, None, self._check
