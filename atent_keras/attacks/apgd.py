@@ -75,6 +75,6 @@ class APGD(AutoPGD):
 
     def _admit(self, model, x, y):
         y, _, classes = super()._admit(model, x, y)
-        loss = self.loss or self._default_loss(model, y)
+        loss = self.loss or self._default_loss(model, y, classes)
         checks.network(model, loss, x.shape, self.threat_model.bounds)
         return checks.labels_fit(y, loss, classes), loss, classes

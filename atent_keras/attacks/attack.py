@@ -195,17 +195,18 @@ class Attack:
 
     def _admit(self, model, x, y):
         """Checks network and labels; returns labels, loss and classes."""
-        loss = self.loss
+        loss, images = self.loss, (x.shape, self.threat_model.bounds)
         if loss is None:
-            loss = self._default_loss(model, y)
-        network = model, loss, x.shape, self.threat_model.bounds
+            classes = checks.network(model, None, *images)
+            loss = self._default_loss(model, y, classes)
+        network = model, loss, *images
         classes = checks.network(*network)
         y = checks.labels_fit(y, loss, classes)
         return y, checks.decided(*network), classes
 
-    def _default_loss(self, model, y):
+    def _default_loss(self, model, y, classes):
         """Returns what is climbed where the attack has no loss of its own."""
-        return checks.default_loss(model, y)
+        return checks.default_loss(model, y, classes)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
         """Attacks images of any number.

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
 from atent_keras.attacks.attack import Attack
@@ -106,6 +107,8 @@ class RoundAttack(Attack):
                 f"{classes} output"
             )
         y = checks.labels_fit(y, lead, classes)
+        # Whom a network may be wrong about, its own loss knows.
+        y = checks.one_class(y, base_losses.of_model(model, y), classes)
         return y, lead, classes
 
     def _attack(self, model, loss, x, y, seed, first, *state):

@@ -131,7 +131,7 @@ class SGLD(Attack):
                 f"L2. Received: gamma={self.gamma}"
             )
 
-    def _default_loss(self, model, y):
+    def _default_loss(self, model, y, classes):
         # The chain samples around that loss, whatever it is.
         return base_losses.of_model(model, y)
 

@@ -9,6 +9,7 @@ assertion guards the values inside a user's own `tf.function`; XLA drops it.
 from atent_keras.checks.batches import batch
 from atent_keras.checks.classes import labels
 from atent_keras.checks.classes import labels_fit
+from atent_keras.checks.classes import name_classes
 from atent_keras.checks.classes import one_class
 from atent_keras.checks.classes import sample_weights
 from atent_keras.checks.networks import are_probabilities
@@ -38,6 +39,7 @@ __all__ = [
     "inference",
     "labels",
     "labels_fit",
+    "name_classes",
     "network",
     "one_class",
     "plain_errors",

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.checks.classes import name_classes
 from atent_keras.checks.endings import ends_in_probabilities
 from atent_keras.checks.rules import name_of
 from atent_keras.memory import Memory
@@ -126,19 +127,23 @@ def gives_probabilities(model, loss, shape, bounds):
     return found
 
 
-def default_loss(model, y):
+def default_loss(model, y, classes):
     """Returns what attacks climb by default.
 
     That is the model's compiled base loss, else cross-entropy. A distance
     rises on the far side of the right answer too, and a hinge is flat where
     the network is sure: instead of these, the lead of the best wrong class is
-    climbed.
+    climbed. A distance from the numbers of a regression is climbed itself.
 
     Args:
         model: A Keras model or another callable.
         y: Labels; their shape chooses the kind of cross-entropy.
+        classes: Integer, the number of the network's outputs.
     """
     loss = base_losses.of_model(model, y)
+    if base_losses.is_distance(loss) and tf.executing_eagerly():
+        if not tf.reduce_all(name_classes(y, classes)):
+            return loss
     if base_losses.is_distance(loss) or base_losses.is_hinge(loss):
         return margins.OutputMargin()
     return loss
