@@ -90,7 +90,8 @@ def labels_fit(y, loss, classes):
             tf.reduce_min(y),
             tf.reduce_max(y),
         )
-    return _within(y, classes - 1 if sparse else 1, classes)
+    counted = base_losses.counted(loss, y)
+    return _within(y, classes - 1 if sparse else 1, classes, counted)
 
 
 def sample_weights(weights, x):
@@ -127,8 +128,12 @@ def _binary(y, loss, classes):
     return _within(y, 1, classes)
 
 
-def _within(y, top, classes):
-    smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
+def _within(y, top, classes, counted=None):
+    looked_at = y
+    if counted is not None:
+        counted = tf.reshape(counted, tf.shape(y))
+        looked_at = tf.where(counted, y, tf.zeros_like(y))
+    smallest, largest = tf.reduce_min(looked_at), tf.reduce_max(looked_at)
     if y.dtype.is_integer:
         # A small type may not hold the number of classes.
         smallest, largest = (
