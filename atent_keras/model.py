@@ -23,8 +23,9 @@ class RobustModel(keras.Model):
     Everything else is Keras's: `fit` takes whatever Keras takes and logs the
     robust loss, and the metrics at the last points that it found. `evaluate`,
     `predict` and `export` see a plain classifier. Images are floating-point
-    numbers within the bounds of the loss's threat model, of shape
-    `(batch, ...)`; the network gives one row of classes per image.
+    numbers within the bounds of the loss's threat model, or integers where
+    these are (0, 255), of shape `(batch, ...)`; the network gives one row of
+    classes per image.
 
     It is used in Keras's three ways: from tensors, `RobustModel(inputs,
     outputs)`, which also wraps a model that exists; by subclassing, with a

@@ -203,6 +203,8 @@ class AutoAttack(Attack):
                 )
             labels, loss, classes = attack._admit(model, x, y)
             plan.append((attack, loss, labels, classes))
+        # Each of them has to be right or wrong, whatever it is that climbs.
+        y = checks.one_class(y, base_losses.of_model(model, y), classes)
         return y, plan, classes
 
     def _attack(self, model, plan, x, y, seed, first):

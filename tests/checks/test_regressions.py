@@ -7,6 +7,7 @@ import pytest
 import atent_keras as ak
 from atent_keras.attacks import APGD
 from atent_keras.attacks import PGD
+from atent_keras.attacks import AutoAttack
 from atent_keras.threat_models import Linf
 from evaluations import evaluate
 
@@ -55,6 +56,9 @@ def test_there_is_no_accuracy_of_a_regression(name):
     callback = ak.callbacks.RobustAccuracy((X, y))
     with pytest.raises(ValueError, match=message):
         network.fit(X, y, verbose=0, callbacks=[callback])
+    several = AutoAttack(BALL, [PGD(BALL)], verbose=0)
+    with pytest.raises(ValueError, match=message):
+        several.evaluate(network, X, y)
     if name == "three in 0..1":
         with pytest.raises(ValueError, match=message):
             APGD(BALL)(network, X, y)

@@ -119,6 +119,10 @@ def test_fit_evaluate_and_perturb(mixed):
     np.testing.assert_array_equal(x_adv[10:], mixed[0][10:])
     with pytest.raises(ValueError, match="0..9 .* labels from -2 to"):
         model.evaluate(mixed[0], np.where(mixed[1] < 0, -2, mixed[1]))
+    # Whose accuracies have no place for them.
+    several = ak.attacks.AutoAttack(BALL, [still()], verbose=0)
+    with pytest.raises(ValueError, match="0..9 .* labels from -1 to"):
+        several.evaluate(model, *mixed)
 
 
 def test_accuracies_leave_them_out(mixed, tmp_path):
