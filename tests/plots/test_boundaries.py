@@ -225,7 +225,7 @@ def test_nothing_touches_or_is_cut_off(panels, name, shape):
         ({"x": X[:, :1]}, ValueError, r"\(n, 2\). Received: shape \(4, 1\)"),
         ({"x": X[:, None]}, ValueError, r"\(n, 2\). Received: .*\(4, 1, 2\)"),
         ({"x": X.astype(int)}, TypeError, "floating-point"),
-        ({"x": X * np.nan}, ValueError, "must lie within"),
+        ({"x": X * np.nan}, ValueError, "must hold finite numbers"),
         (
             {"x": 2 * X, "threat_model": Linf(0.1)},
             ValueError,
