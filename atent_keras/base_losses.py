@@ -227,8 +227,26 @@ def is_sparse(loss):
     return None
 
 
+def counted(loss, y):
+    """Returns which examples `loss` counts, `(batch,)`; `None` for all.
+
+    Keras's cross-entropy of integer labels may have a class to ignore.
+
+    Args:
+        loss: The base loss, or a loss that has one.
+        y: Labels.
+    """
+    ignored = getattr(unwrap(loss), "ignore_class", None)
+    if ignored is None or not is_sparse(loss):
+        return None
+    labels = tf.reshape(tf.cast(y, keras.config.floatx()), [-1])
+    return tf.not_equal(labels, tf.cast(ignored, labels.dtype))
+
+
 def per_example(loss, y, y_pred):
     """Returns the loss of each example, of shape `(batch,)`.
+
+    What `loss` does not count has none.
 
     Args:
         loss: A Keras loss or a function `(y_true, y_pred) -> losses`.
@@ -254,7 +272,8 @@ def per_example(loss, y, y_pred):
             f"Received: values of shape {losses.shape} from {loss!r}, for "
             f"labels of shape {y.shape} and outputs of shape {y_pred.shape}"
         )
-    return losses
+    # Without Keras's mask, which some operations keep and others do not.
+    return tf.identity(losses)
 
 
 class NoGradientError(ValueError):

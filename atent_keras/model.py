@@ -23,8 +23,9 @@ class RobustModel(keras.Model):
     Everything else is Keras's: `fit` takes whatever Keras takes and logs the
     robust loss, and the metrics at the last points that it found. `evaluate`,
     `predict` and `export` see a plain classifier. Images are floating-point
-    numbers within the bounds of the loss's threat model, of shape
-    `(batch, ...)`; the network gives one row of classes per image.
+    numbers within the bounds of the loss's threat model, or integers where
+    these are (0, 255), of shape `(batch, ...)`; the network gives one row of
+    classes per image.
 
     It is used in Keras's three ways: from tensors, `RobustModel(inputs,
     outputs)`, which also wraps a model that exists; by subclassing, with a
@@ -185,7 +186,10 @@ class RobustModel(keras.Model):
             distribution.check_length(x, steps_per_epoch)
         x, y = checks.guard(x, y, self._check, replicas, batch_size)
         if isinstance(validation_data, (tuple, list)):
-            checks.guard(*validation_data[:2], self._check)
+            validation_data = (
+                *checks.guard(*validation_data[:2], self._check),
+                *validation_data[2:],
+            )
         elif validation_data is not None:
             validation_data, _ = checks.guard(
                 validation_data, None, self._check

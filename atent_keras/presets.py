@@ -200,8 +200,8 @@ def resolve(presets, name, kind, overrides):
             of the bounds.
 
     Raises:
-        ValueError: If there is no such preset, or the attack is overridden as
-            a whole.
+        ValueError: If there is no such preset, the attack is overridden as a
+            whole, or there are no bounds, whose width the settings follow.
     """
     require(presets, name)
     whole = {"attack", "sampler", "threat_model"} & overrides.keys()
@@ -214,6 +214,13 @@ def resolve(presets, name, kind, overrides):
     preset, settings = dict(presets[name]), dict(overrides)
     norm, epsilon = preset.pop("norm"), preset.pop("epsilon")
     bounds = settings.pop("bounds", (0.0, 1.0))
+    if bounds is None:
+        raise ValueError(
+            "A preset's `bounds` must be two numbers, since its settings are "
+            "those of images and follow the bounds' width. Received: "
+            "bounds=None. Give the loss an attack of your own, under a threat "
+            f"model `{norm.__name__}(epsilon, bounds=None)`"
+        )
     width = norm(0.0, bounds).width
     threat_model = norm(settings.pop("epsilon", epsilon * width), bounds)
     per_epsilon = preset.pop("step_size_per_epsilon", None)

@@ -40,7 +40,9 @@ def export_classifier(
     at once, else by a softmax. A single output is that of the second of two
     classes, with the logits 0 and its own.
 
-    The bounds are those of the compiled robust loss, else (0, 1).
+    The bounds are those of the compiled robust loss, else (0, 1). If it has
+    none, nothing says what 0..255 stand for: `uint8` and `encoded` are left
+    out.
     The folder is written beside its place first, so that it is there either
     whole or not at all.
 
@@ -86,7 +88,7 @@ def export_classifier(
             "`path` must not exist unless overwrite=True. Received: "
             f"path={str(path)!r}"
         )
-    lower, upper = bounds
+    lower, upper = bounds or (tf.float32.min, tf.float32.max)
     squash = tf.nn.softmax
     if outputs > 1 and base_losses.is_binary(loss):
         squash = tf.sigmoid
@@ -116,11 +118,16 @@ def export_classifier(
         }
 
     def serve_floats(images):
-        slack = 1e-5 * (upper - lower)
+        # Of finite numbers all are inside where there are no bounds.
+        slack = 1e-5 * (upper - lower) if bounds else 0.0
         inside = (images >= lower - slack) & (images <= upper + slack)
         checked = tf.debugging.Assert(
             tf.reduce_all(inside),
-            [f"Images must lie in ({lower}, {upper}); 0..255 is for uint8"],
+            [
+                f"Images must lie in ({lower}, {upper}); 0..255 is for uint8"
+                if bounds
+                else "Images must hold finite numbers"
+            ],
         )
         with tf.control_dependencies([checked]):
             return answer(tf.identity(images))
@@ -147,11 +154,12 @@ def export_classifier(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    endpoints = [
-        ("serving_default", serve_floats, tf.TensorSpec(shape)),
-        ("uint8", serve_bytes, tf.TensorSpec(shape, tf.uint8)),
-        ("encoded", serve_files, tf.TensorSpec((None,), tf.string)),
-    ]
+    endpoints = [("serving_default", serve_floats, tf.TensorSpec(shape))]
+    if bounds:
+        endpoints += [
+            ("uint8", serve_bytes, tf.TensorSpec(shape, tf.uint8)),
+            ("encoded", serve_files, tf.TensorSpec((None,), tf.string)),
+        ]
     if not probable:
         endpoints.append(("logits", serve_logits, tf.TensorSpec(shape)))
     for name, serve, spec in endpoints:

@@ -69,7 +69,8 @@ class ThreatModel:
     Args:
         epsilon: Float, the ball's radius, in the images' units, at least 0.
         bounds: Pair of floats, the smallest and the largest value of a pixel.
-            Defaults to `(0.0, 1.0)`.
+            `None` for data without any, such as standardized tables: then the
+            ball is all there is. Defaults to `(0.0, 1.0)`.
 
     Raises:
         ValueError: If `epsilon` is negative, not finite or above 1e18, or
@@ -77,11 +78,14 @@ class ThreatModel:
     """
 
     epsilon: float
-    bounds: tuple = (0.0, 1.0)
+    bounds: tuple | None = (0.0, 1.0)
 
     def __post_init__(self):
         require_number(epsilon=self.epsilon)
+        object.__setattr__(self, "epsilon", float(self.epsilon))
         bounds = self.bounds
+        if bounds is None:
+            return
         if not (
             isinstance(bounds, (tuple, list))
             and len(bounds) == 2
@@ -90,20 +94,27 @@ class ThreatModel:
         ):
             raise ValueError(
                 "`bounds` must be two finite, increasing numbers (lower, "
-                f"upper) of size at most {LARGEST:g}. Received: "
+                f"upper) of size at most {LARGEST:g}, or None for data without "
+                "bounds. Received: "
                 f"bounds={bounds!r}"
             )
-        object.__setattr__(self, "epsilon", float(self.epsilon))
         object.__setattr__(self, "bounds", tuple(float(b) for b in bounds))
 
     @property
     def width(self):
-        """The width of the box: what 1 is to images in 0..1."""
+        """The width of the box: what 1 is to images in 0..1.
+
+        Without a box it is 1, the unit of standardized data.
+        """
+        if self.bounds is None:
+            return 1.0
         lower, upper = self.bounds
         return upper - lower
 
     def clip(self, x_adv):
-        """Clips images to the box."""
+        """Clips images to the box, if there is one."""
+        if self.bounds is None:
+            return x_adv
         return tf.clip_by_value(x_adv, *self.bounds)
 
     def scaled(self, share):
@@ -154,7 +165,7 @@ class ThreatModel:
         count = tf.shape(x)[0]
         sign = per_example(tf.where(rise < 0, -1.0, 1.0), x)
         pace = self.ascent_direction(tf.cast(sign, x.dtype) * normal)
-        lower, upper = self.bounds
+        lower, upper = self.bounds or (-math.inf, math.inf)
         room = tf.math.divide_no_nan(
             tf.where(pace < 0, x - lower, upper - x), tf.abs(pace)
         )
@@ -201,7 +212,8 @@ class Linf(ThreatModel):
 
     Args:
         epsilon: Float, the largest change of a pixel, in the images' units.
-        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+        bounds: Pair of floats, the images' range, or `None` for data without
+            bounds. Defaults to `(0.0, 1.0)`.
 
     Raises:
         ValueError: If `epsilon` is negative, not finite or above 1e18, or
@@ -241,7 +253,8 @@ class L2(ThreatModel):
     Args:
         epsilon: Float, the largest Euclidean length of the change of an
             image, in the images' units.
-        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+        bounds: Pair of floats, the images' range, or `None` for data without
+            bounds. Defaults to `(0.0, 1.0)`.
 
     Raises:
         ValueError: If `epsilon` is negative, not finite or above 1e18, or

@@ -4,8 +4,10 @@ import itertools
 import json
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
@@ -16,6 +18,7 @@ from sklearn.datasets import load_digits
 
 import atent_keras as ak
 import rivals
+from atent_keras.attacks import PGD
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
@@ -251,6 +254,30 @@ def test_perturb_is_the_compiled_sampler_s_call(batch):
     np.testing.assert_array_equal(x_adv, model.loss.sampler(model, *batch, 4))
 
 
+@pytest.mark.parametrize(
+    "method, norm",
+    [
+        (small_loss, L2),
+        (lambda ball: ak.TRADESLoss(PGD(ball, 0.05, 2)), L2),
+        (lambda ball: ak.MARTLoss(PGD(ball, 0.05, 2)), Linf),
+    ],
+    ids=["ATENT", "TRADES", "MART"],
+)
+def test_data_without_bounds(method, norm, digits, tmp_path):
+    x, y = 6 * (digits[0] - 0.3), digits[1]  # from -1.8 to 4.2
+    model = small_model(method(norm(0.1, bounds=None)), "adam")
+    before = model.evaluate(x, y, verbose=0)
+    model.fit(x, y, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > before[1] + 0.2
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert again.loss.threat_model == norm(0.1, bounds=None)
+    x_adv = again.perturb(x[:8], y[:8], seed=0)
+    assert 0 < np.max(norm(0.1).norm(x_adv - x[:8])) < 0.1 * (1 + 1e-4)
+    with pytest.raises(ValueError, match="must hold finite numbers"):
+        model.fit(x * np.nan, y, verbose=0)
+
+
 def test_the_seed_decides_the_training(batch):
     def weights(seed):
         keras.utils.set_random_seed(seed)
@@ -317,6 +344,97 @@ def test_every_form_of_data_trains_alike(kind, trained_by_arrays, batch):
     steps_per_execution, expected = trained_by_arrays
     found = trained_by(kind, steps_per_execution, batch)
     assert largest_difference(found, expected) < 1e-6
+
+
+class Layers(keras.layers.Layer):
+    """A network that would take integers for integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.logits = keras.layers.Dense(10)
+
+    def call(self, x):
+        return self.logits(self.flatten(x) / 255)
+
+
+class Bytes(ak.ATENTModel):
+    def __init__(self):
+        super().__init__()
+        self.layers_of_bytes = Layers()
+
+    def call(self, x):
+        return self.layers_of_bytes(x)
+
+
+def bytes_model():
+    keras.utils.set_random_seed(0)
+    model = Bytes()
+    loss = small_loss(Linf(8.0, bounds=(0, 255)), step_size=4.0, **STILL)
+    model.compile("adam", loss=loss, metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained_by_floats(digits):
+    """What floating-point images in 0..255 come to, and those as bytes."""
+    x, y = np.round(255 * digits[0][:32]), digits[1][:32]
+    model = bytes_model()
+    model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+    expected = model.get_weights(), model.evaluate(x, y, verbose=0)
+    return *expected, model.perturb(x, y, seed=0), x.astype("uint8"), y
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_train_as_their_values_do(kind, trained_by_floats):
+    weights, evaluated, x_adv, *batch = trained_by_floats
+    model = bytes_model()
+    settings = {"validation_data": forms_of_data(*batch)[kind]}
+    if kind in ("arrays", "tensors"):
+        settings["batch_size"] = 16
+    elif kind in ("dataset", "PyDataset"):
+        (settings["validation_data"],) = settings["validation_data"]
+    else:
+        settings = {"steps_per_epoch": 2}
+    data = forms_of_data(*batch)[kind]
+    model.fit(*data, verbose=0, shuffle=False, **settings)
+    assert largest_difference(model.get_weights(), weights) < 1e-6
+    data = forms_of_data(*batch)[kind]
+    found = model.evaluate(*data, verbose=0)
+    np.testing.assert_allclose(found, evaluated, rtol=1e-5)
+    if kind in ("arrays", "tensors"):
+        found = model.perturb(*data, seed=0)
+        assert found.dtype == "float32"
+        np.testing.assert_allclose(found, x_adv, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_are_refused_in_other_bounds(kind, batch, untouched):
+    x = (255 * batch[0]).astype("uint8")
+    message = r"where the bounds are \(0, 255\). Received: dtype uint8 and "
+    with pytest.raises(TypeError, match=message):
+        untouched["graph"].fit(*forms_of_data(x, batch[1])[kind], verbose=0)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, 255)])
+def test_dictionaries_are_refused_with_the_line_that_makes_pairs(bounds, batch):
+    x, y = (255 * batch[0]).astype("uint8"), batch[1]
+    named = {"id": np.arange(32), "image": x, "label": y}
+    data = tf.data.Dataset.from_tensor_slices(named).batch(32)
+    model = small_model(small_loss(Linf(0.1, bounds)))
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(TypeError, match="'id', 'image', 'label'") as error:
+            call(data, verbose=0)
+    line = re.search("`(data = .*)`", str(error.value))[1]
+    space = {"data": data}
+    with warnings.catch_warnings():
+        # A lambda without a source file.
+        warnings.simplefilter("ignore")
+        exec(line, space)
+    assert np.isfinite(model.evaluate(space["data"], verbose=0)).all()
+    with pytest.raises(TypeError, match=r"make pairs: `\(batch\["):
+        model.fit(named, verbose=0)
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,8 @@ def test_settings_in_0_to_255_by_hand():
 def test_bounds_are_checked():
     with pytest.raises(ValueError, match="`bounds` must be .* Received"):
         sampler("mnist_linf", bounds=(1, 0))
+    with pytest.raises(ValueError, match=r"two numbers.*=None. Give.*L2\("):
+        sampler("mnist_l2", bounds=None)
 
 
 # loss, name, norm, epsilon, steps, step, and what else the loss is given.

@@ -158,10 +158,35 @@ def test_epsilon_must_be_finite_and_not_negative(epsilon):
         Linf(epsilon)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_without_bounds_there_is_the_ball_alone(norm, noise):
+    threat_model = norm(0.5, bounds=None)
+    assert threat_model.width == 1.0
+    far = 1e6 * tf.constant(noise)
+    np.testing.assert_array_equal(threat_model.clip(far), far)
+    config = keras.saving.serialize_keras_object(threat_model)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again == threat_model
+    assert repr(again) == f"{norm.__name__}(epsilon=0.5, bounds=None)"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_reach_without_bounds_is_the_dual_norms_closed_form(norm, noise):
+    x = 100 * noise.reshape(len(noise), -1).astype("float64")
+    normal = np.random.default_rng(1).normal(size=x.shape)
+    normal[:, ::3] = 0
+    rise = np.random.default_rng(2).normal(size=len(x))
+    threat_model = norm(1.0, bounds=None)
+    step = threat_model.reach(*map(tf.constant, (x, normal, rise)))
+    np.testing.assert_allclose((step * normal).numpy().sum(axis=1), rise)
+    dual = np.linalg.norm(normal, {Linf: 1, L2: 2}[norm], axis=1)
+    np.testing.assert_allclose(threat_model.norm(step), np.abs(rise) / dual)
+
+
 @pytest.mark.parametrize(
     "bounds",
     [
-        *[(1, 0), (0, 0), (0,), (0, np.inf), 1, None],
+        *[(1, 0), (0, 0), (0,), (0, np.inf), 1, ()],
         *[(0, 1e300), (0, 10**400), (-(10**400), 0)],
     ],
     ids=lambda bounds: str(bounds)[:10],

@@ -75,7 +75,7 @@ class APGD(AutoPGD):
 
     def _admit(self, model, x, y):
         y, _, classes = super()._admit(model, x, y)
-        loss = self.loss or self._default_loss(model, y)
+        loss = self.loss or self._default_loss(model, y, classes)
         network = model, loss, x.shape, self.threat_model.bounds
         y = checks.labels_fit(y, loss, checks.network(*network))
         return y, loss, classes

@@ -50,7 +50,8 @@ class Attack:
             images to the classes' logits, differentiably, in TensorFlow. A
             function is traced once: what it reads of Python stays as it was.
         x: Floating-point images within the threat model's bounds, of shape
-            `(batch, ...)`. Large batches are attacked in chunks.
+            `(batch, ...)`; or integers, where the bounds are (0, 255). Large
+            batches are attacked in chunks.
         y: Labels, integers of shape `(batch,)` or one-hot `(batch, classes)`.
             Those of a single output, which is that of the second of two
             classes, may be -1 and 1 if the loss takes them.
@@ -206,17 +207,18 @@ class Attack:
 
     def _admit(self, model, x, y):
         """Checks network and labels; returns labels, loss and classes."""
-        loss = self.loss
+        loss, images = self.loss, (x.shape, self.threat_model.bounds)
         if loss is None:
-            loss = self._default_loss(model, y)
-        network = model, loss, x.shape, self.threat_model.bounds
+            classes = checks.network(model, None, *images)
+            loss = self._default_loss(model, y, classes)
+        network = model, loss, *images
         classes = checks.network(*network)
         y = checks.labels_fit(y, loss, classes)
         return y, checks.decided(*network), classes
 
-    def _default_loss(self, model, y):
+    def _default_loss(self, model, y, classes):
         """Returns what is climbed where the attack has no loss of its own."""
-        return checks.default_loss(model, y)
+        return checks.default_loss(model, y, classes)
 
     def _perform(self, model, loss, x, y, seed, places, classes, progress=None):
         """Attacks images of any number.

@@ -221,6 +221,8 @@ class AutoAttack(Attack):
                 )
             labels, loss, classes = attack._admit(model, x, labels)
             plan.append((attack, loss, labels, classes))
+        # Each of them has to be right or wrong, whatever it is that climbs.
+        y = checks.one_class(y, base_losses.of_model(model, y), classes)
         return y, plan, classes
 
     def _for_cross_entropy(self, model, x, y):

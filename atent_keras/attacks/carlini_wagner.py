@@ -37,6 +37,7 @@ class CarliniWagner(RoundAttack):
     until an image is fooled, then the middle between the largest that failed
     and the smallest that did not. The search knows no radius: what it finds
     is kept where it lies in the ball, and is else drawn back to its edge.
+    Without bounds `w` is the image itself, and the change is in its units.
 
     Args:
         threat_model: `L2`.
@@ -120,10 +121,8 @@ class CarliniWagner(RoundAttack):
 
     def _descend(self, predict, x, y, weight, nearest, distance):
         """Minimizes for one weight; returns what it found, and the nearest."""
-        lower, upper = self.threat_model.bounds
-
-        def image(w):
-            return lower + (upper - lower) * (tf.tanh(w) + 1) / 2
+        image, start = self._free(x)
+        width = self.threat_model.width
 
         def lead(logits):
             labels = margins.class_labels(y, logits.shape[-1])
@@ -133,7 +132,7 @@ class CarliniWagner(RoundAttack):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(w)
                 point = image(w)
-                change = (point - x) / (upper - lower)
+                change = (point - x) / width
                 squared = boundary.inner(change, change)
             gradient = base_losses.input_gradient(tape, squared, w)
             ascent, _, logits = gradients.at(
@@ -161,9 +160,6 @@ class CarliniWagner(RoundAttack):
                 tf.where(nearer, length, distance),
             )
 
-        # Within the box, of whose edges tanh has no preimage.
-        scaled = 2 * (x - lower) / (upper - lower) - 1
-        start = tf.atanh(0.999999 * tf.clip_by_value(scaled, -1, 1))
         zeros = tf.zeros_like(x)
         found = tf.zeros_like(weight, tf.bool)
         *_, found, nearest, distance = while_loop(
@@ -172,3 +168,16 @@ class CarliniWagner(RoundAttack):
             (tf.constant(1), start, zeros, zeros, found, nearest, distance),
         )
         return found, nearest, distance
+
+    def _free(self, x):
+        """Returns the function from any `w` to an image, and the `w` of `x`."""
+        if self.threat_model.bounds is None:
+            return tf.identity, x
+        lower, upper = self.threat_model.bounds
+
+        def image(w):
+            return lower + (upper - lower) * (tf.tanh(w) + 1) / 2
+
+        # Within the box, of whose edges tanh has no preimage.
+        scaled = 2 * (x - lower) / (upper - lower) - 1
+        return image, tf.atanh(0.999999 * tf.clip_by_value(scaled, -1, 1))

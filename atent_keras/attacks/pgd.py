@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
+from atent_keras import checks
 from atent_keras.attacks import accuracy
 from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
@@ -113,6 +114,9 @@ class PGD(Attack):
         def judge(x_adv):
             y_pred = predict(x_adv)
             fooled = ~accuracy.is_correct(y, y_pred, loss)
+            if base_losses.is_distance(loss):
+                # Of a regression there is nothing but the loss.
+                fooled &= checks.name_classes(y, y_pred.shape[-1])
             return fooled, base_losses.per_example(loss, y, y_pred)
 
         def body(restart, best, best_fooled, best_losses):

@@ -100,7 +100,10 @@ class RoundAttack(Attack):
         outputs = checks.require_logits(
             self.name, model, compiled, x.shape, self.threat_model.bounds
         )
-        return checks.labels_fit(y, lead, outputs), lead, max(outputs, 2)
+        y = checks.labels_fit(y, lead, outputs)
+        # Whom a network may be wrong about, its own loss knows.
+        y = checks.one_class(y, compiled, outputs)
+        return y, lead, max(outputs, 2)
 
     def _attack(self, model, loss, x, y, seed, first, *state):
         if not state:

@@ -56,7 +56,7 @@ class SGLD(Attack):
 
     The drift above is `"steepest"`, that of the authors' code; `"gradient"`
     is the paper's `step_size * (g + gamma * (x - x_adv))`. The start follows
-    the authors' code, too.
+    the authors' code, too; without bounds `upper - lower` counts as 1.
 
     Args:
         threat_model: Where the chain may go: `Linf` or `L2`.
@@ -127,7 +127,7 @@ class SGLD(Attack):
                 f"L2. Received: gamma={self.gamma}"
             )
 
-    def _default_loss(self, model, y):
+    def _default_loss(self, model, y, classes):
         # The chain samples around that loss, whatever it is.
         return base_losses.of_model(model, y)
 

@@ -9,6 +9,7 @@ assertion guards the values inside a user's own `tf.function`; XLA drops it.
 from atent_keras.checks.batches import batch
 from atent_keras.checks.classes import labels
 from atent_keras.checks.classes import labels_fit
+from atent_keras.checks.classes import name_classes
 from atent_keras.checks.classes import one_class
 from atent_keras.checks.classes import sample_weights
 from atent_keras.checks.networks import are_probabilities
@@ -20,6 +21,7 @@ from atent_keras.checks.networks import inference
 from atent_keras.checks.networks import network
 from atent_keras.checks.networks import require_finite
 from atent_keras.checks.networks import require_logits
+from atent_keras.checks.networks import typical
 from atent_keras.checks.pixels import images
 from atent_keras.checks.rules import plain_errors
 from atent_keras.checks.rules import require_count
@@ -39,6 +41,7 @@ __all__ = [
     "inference",
     "labels",
     "labels_fit",
+    "name_classes",
     "network",
     "one_class",
     "plain_errors",
@@ -48,4 +51,5 @@ __all__ = [
     "require_logits",
     "sample_weights",
     "require_finite",
+    "typical",
 ]

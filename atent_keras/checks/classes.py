@@ -7,6 +7,8 @@ from atent_keras import margins
 from atent_keras.checks.rules import name_of
 from atent_keras.checks.rules import require
 
+_SHARES = 1e-2  # by which rows of shares may miss 1: float16 has 11 bits
+
 
 def labels(y, x):
     """Returns `y` as a tensor of shape `(batch,)` or `(batch, classes)`.
@@ -74,7 +76,17 @@ def labels_fit(y, loss, classes):
             f"{name_of(loss)} expects one-hot labels of shape (batch, "
             f"{classes}). Received: labels of shape {y.shape}"
         )
-    return _within(y, classes - 1 if sparse else 1, classes)
+    if sparse and y.dtype.is_floating:
+        y = require(
+            tf.reduce_all(tf.equal(y, tf.round(y))),
+            y,
+            f"{name_of(loss)} expects labels that are whole numbers. Received: "
+            "labels from {} to {}",
+            tf.reduce_min(y),
+            tf.reduce_max(y),
+        )
+    counted = base_losses.counted(loss, y)
+    return _within(y, classes - 1 if sparse else 1, classes, counted)
 
 
 def sample_weights(weights, x):
@@ -111,8 +123,12 @@ def _binary(y, loss, classes):
     return _within(y, 1, classes)
 
 
-def _within(y, top, classes):
-    smallest, largest = tf.reduce_min(y), tf.reduce_max(y)
+def _within(y, top, classes, counted=None):
+    looked_at = y
+    if counted is not None:
+        counted = tf.reshape(counted, tf.shape(y))
+        looked_at = tf.where(counted, y, tf.zeros_like(y))
+    smallest, largest = tf.reduce_min(looked_at), tf.reduce_max(looked_at)
     if y.dtype.is_integer:
         # A small type may not hold the number of classes.
         smallest, largest = (
@@ -138,13 +154,15 @@ def one_class(y, loss, classes):
         classes: Integer, the number of the network's outputs.
 
     Raises:
-        ValueError: If some name another class, none or several.
+        ValueError: If some name another class, none or several, as those of a
+            regression do.
     """
     if y.shape.rank == 2 and y.shape[1] not in (1, classes):
         raise ValueError(
             "Labels must have shape (batch,) or, one-hot, (batch, "
             f"{classes}). Received: labels of shape {y.shape}"
         )
+    y = _not_of_a_regression(y, loss, classes)
     if y.shape.rank == 2 and classes > 1 and y.shape[1] == classes:
         largest = tf.equal(y, tf.reduce_max(y, axis=1, keepdims=True))
         named = tf.reduce_sum(tf.cast(largest, tf.int32), axis=1)
@@ -166,6 +184,53 @@ def one_class(y, loss, classes):
         y,
         "Labels of two classes must be -1 and 1, or lie in 0..1. Received: "
         "labels from {} to {}",
+        tf.reduce_min(y),
+        tf.reduce_max(y),
+    )
+
+
+def name_classes(y, classes):
+    """Returns which labels name classes, and are no numbers of a regression.
+
+    Those that do are whole: a class, one-hot, or 0, 1 and -1 for a single
+    output; or they are rows of shares, which add up to 1.
+
+    Args:
+        y: Labels, as a tensor.
+        classes: Integer, the number of the network's outputs.
+
+    Returns:
+        Booleans, of shape `(batch,)`.
+    """
+    y = tf.cast(y, tf.float32)
+    if y.shape.rank == 2 and y.shape[1] == classes > 1:
+        hot = tf.reduce_all((y == 0) | (tf.abs(y) == 1), axis=1)
+        off = tf.abs(tf.reduce_sum(y, axis=1) - 1)
+        return hot | (tf.reduce_all(y >= 0, axis=1) & (off < _SHARES))
+    y = tf.reshape(y, [-1])
+    return (y == tf.round(y)) & ((classes > 1) | (tf.abs(y) <= 1))
+
+
+def _not_of_a_regression(y, loss, classes):
+    """Returns `y`, unless these are numbers to come near to."""
+    distance, rows = base_losses.is_distance(loss), y.shape.rank == 2
+    if distance or not (rows and y.shape[1] == classes > 1):
+        if base_losses.is_binary(loss):
+            return y  # from 0 to 1, which may be smoothed
+        if classes == 1 and not distance:
+            named = tf.cast(y, tf.float32) == tf.round(tf.cast(y, tf.float32))
+        else:
+            named = name_classes(y, classes)
+    else:
+        named = tf.abs(y) <= 1
+    return require(
+        tf.reduce_all(named),
+        y,
+        "Labels must name classes, for a network to be right or wrong. "
+        "Received: numbers from {} to {}, as those of a regression are. What "
+        "needs no classes is `perturb`, an attack whose `loss` is that of the "
+        "network, and `evaluate`, which gives the loss at the points that they "
+        "find",
         tf.reduce_min(y),
         tf.reduce_max(y),
     )

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import margins
+from atent_keras.checks.classes import name_classes
 from atent_keras.checks.endings import ends_in_probabilities
 from atent_keras.checks.rules import name_of
 from atent_keras.memory import Memory
@@ -42,7 +43,7 @@ def network(model, loss, shape, bounds):
         model: A Keras model, or any callable from images to outputs.
         loss: The loss that will judge its outputs.
         shape: The shape of a batch of images.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
 
     Raises:
         ValueError: If the network has several inputs or outputs, gives
@@ -171,22 +172,34 @@ def gives_probabilities(model, loss, shape, bounds):
     return found
 
 
-def default_loss(model, y):
+def default_loss(model, y, classes):
     """Returns what attacks climb by default.
 
     That is the model's compiled base loss, else cross-entropy. A distance
     rises on the far side of the right answer too, and a hinge is flat where
     the network is sure: instead of these, the lead of the best wrong class is
-    climbed.
+    climbed. A distance from the numbers of a regression is climbed itself.
 
     Args:
         model: A Keras model or another callable.
         y: Labels; their shape chooses the kind of cross-entropy.
+        classes: Integer, the number of the network's outputs.
     """
     loss = base_losses.of_model(model, y)
+    if base_losses.is_distance(loss) and tf.executing_eagerly():
+        if not tf.reduce_all(name_classes(y, classes)):
+            return loss
     if base_losses.is_distance(loss) or base_losses.is_hinge(loss):
         return margins.OutputMargin()
     return loss
+
+
+def typical(bounds):
+    """Returns the range of the images that a network is asked about.
+
+    Without bounds these are as data are that were standardized.
+    """
+    return (-1.0, 1.0) if bounds is None else bounds
 
 
 def _once(model, key, find):
@@ -214,7 +227,7 @@ def _probe(model, shape, bounds):
         )
     if None not in shape:
         # One dark, one grey, one bright image.
-        levels = tf.linspace(*map(float, bounds), 3)
+        levels = tf.linspace(*map(float, typical(bounds)), 3)
         levels = tf.reshape(levels, [3] + [1] * len(shape))
         probes = tf.cast(levels, keras.config.floatx()) * tf.ones(
             shape, keras.config.floatx()

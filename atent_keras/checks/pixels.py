@@ -3,10 +3,13 @@
 import keras
 import tensorflow as tf
 
+from atent_keras.checks import names
 from atent_keras.checks.rules import require
 
 # Resizing and decoding leave rounding errors outside the box; forgive those.
 _TOLERANCE = 1e-5
+
+_BYTES = (0.0, 255.0)
 
 
 def images(x, bounds):
@@ -14,22 +17,31 @@ def images(x, bounds):
 
     Args:
         x: Images, `(batch, ...)`, as an array or a tensor.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
 
     Raises:
-        TypeError: If `x` is no single array of floating-point numbers.
+        TypeError: If `x` is no single array of floating-point numbers, or of
+            integers where the bounds are `(0, 255)`.
         ValueError: If `x` has no batch axis, is empty, or has values out of
-            `bounds`.
+            `bounds`, or that are not finite.
     """
-    if isinstance(x, (dict, list, tuple)):
+    if isinstance(x, dict):
+        raise TypeError(names.refusal(x, bounds))
+    if isinstance(x, (list, tuple)):
         raise TypeError(
             "`x` must be a single array or tensor of images; networks with "
             f"dictionary or multiple inputs are not supported. Received: a "
             f"{type(x).__name__}"
         )
     x = tf.convert_to_tensor(x)
-    image_spec(x)
+    image_spec(x, bounds)
     x = tf.cast(x, keras.config.floatx())
+    if bounds is None:
+        return require(
+            tf.reduce_all(tf.math.is_finite(x)),
+            x,
+            "`x` must hold finite numbers. Received: NaN or infinity",
+        )
     lower, upper = bounds
     slack = _TOLERANCE * (upper - lower)
     smallest, largest = tf.reduce_min(x), tf.reduce_max(x)
@@ -46,12 +58,16 @@ def images(x, bounds):
     )
 
 
-def image_spec(x):
+def image_spec(x, bounds):
     """Checks the shape and dtype of images; see `images`."""
-    if not x.dtype.is_floating:
+    # Of integers nothing but these bounds says what they count.
+    counted = x.dtype.is_integer and bounds == _BYTES
+    if not x.dtype.is_floating and not counted:
         raise TypeError(
-            "Images must be floating-point numbers, e.g. float32 in [0, 1]. "
-            f"Received: dtype {x.dtype.name}"
+            "Images must be floating-point numbers, or integers in 0..255 "
+            f"where the bounds are (0, 255). Received: dtype {x.dtype.name} "
+            f"and bounds={bounds}. Rescale the images, e.g. `x / 255` to "
+            "0..1, or pass `bounds=(0, 255)` to the threat model"
         )
     if x.shape.rank is None or x.shape.rank < 2:
         raise ValueError(

@@ -3,6 +3,7 @@
 import types
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from atent_keras.checks.rules import require
@@ -14,6 +15,8 @@ def guard(x, y, check, replicas=1, batch_size=None):
     Arrays are checked at once; a `tf.data.Dataset` batch by batch in a map,
     since peeking would shift the order of a shuffled one; a `PyDataset` and a
     generator in their first batch, which the generator then gives again.
+    Integers that pass for images go on as floating-point numbers, since
+    layers want these.
 
     Args:
         x, y: What `fit` takes.
@@ -46,14 +49,19 @@ def guard(x, y, check, replicas=1, batch_size=None):
         ), y
     if isinstance(x, keras.utils.PyDataset):
         _require_some(x, x.num_batches != 0)
-        check_batch(x[0])
+        first = x[0]
+        check_batch(first)
+        if _are_integers(first[0]):
+            x = _AsFloats(x)
     elif isinstance(x, types.GeneratorType):
         first = next(x, None)
         _require_some(x, first is not None)
         check_batch(first)
         x = _chain(first, x)
-    elif y is not None:
-        check(x, y)
+    elif y is not None or isinstance(x, dict):
+        checked, _ = check(x, y)
+        if _are_integers(x):
+            x = checked
         _require_share(x, min(len(x), batch_size or 32), replicas)
     return x, y
 
@@ -76,5 +84,44 @@ def _require_share(x, size, replicas, index=0):
 
 def _chain(first, rest):
     # Keras knows a generator by its type, which `itertools.chain` is not.
-    yield first
-    yield from rest
+    yield _as_floats(first)
+    yield from map(_as_floats, rest)
+
+
+def _are_integers(x):
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and tf.as_dtype(dtype).is_integer
+
+
+def _as_floats(batch):
+    """Returns a batch with its images as floating-point numbers."""
+    x, *others = batch
+    if not _are_integers(x):
+        return batch
+    # Not TensorFlow's cast: this may run in a worker process of Keras's.
+    return (np.asarray(x, keras.config.floatx()), *others)
+
+
+class _AsFloats(keras.utils.PyDataset):
+    """A data set whose images are floating-point numbers."""
+
+    def __init__(self, data):
+        super().__init__(
+            workers=data.workers,
+            use_multiprocessing=data.use_multiprocessing,
+            max_queue_size=data.max_queue_size,
+        )
+        self.data = data
+
+    @property
+    def num_batches(self):
+        return self.data.num_batches
+
+    def __getitem__(self, index):
+        return _as_floats(self.data[index])
+
+    def on_epoch_begin(self):
+        self.data.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self.data.on_epoch_end()

@@ -6,11 +6,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from atent_keras.checks.names import pair
+
 _BATCH_SIZE = 512  # of arrays
 
 
 def batches(data):
     """Returns an iterable of `(x, y)` from batches, or from two arrays."""
+    if isinstance(data, dict):
+        raise TypeError(
+            "`data` must be batches of (x, y), or two arrays. Received: a "
+            f"dictionary with the keys {', '.join(map(repr, data))}. Of images "
+            f"and labels make a pair: `{pair(data, None, 'data')}`"
+        )
     if _are_arrays(data):
         x, y = data
         if len(x) != len(y):

@@ -53,7 +53,8 @@ class Case:
     @property
     def loss(self):
         """What attacks climb."""
-        return checks.default_loss(self.target.model, self.y)
+        classes = self.outputs.shape[-1]
+        return checks.default_loss(self.target.model, self.y, classes)
 
     @functools.cached_property
     def outputs(self):

@@ -16,6 +16,7 @@ from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import split
 from atent_keras.evaluation.report import Report
 from atent_keras.evaluation.results import Results
+from atent_keras.evaluation.robustness import counted_alone
 from atent_keras.evaluation.robustness import require_run
 from atent_keras.evaluation.smoothing import SmoothedClassifier
 from atent_keras.evaluation.smoothing import require_certifiable
@@ -49,6 +50,8 @@ class CertificationReport(Report):
         seed: Integer, the seed of the noise.
         data: String, a digest of the images and labels.
         confidence: Float, the confidence of the intervals.
+        num_ignored: Integer, the number of further examples, which were left
+            out since the network's loss ignores their label.
     """
 
     correct: np.ndarray
@@ -62,6 +65,7 @@ class CertificationReport(Report):
     seed: int = 0
     data: str = ""
     confidence: float = 0.95
+    num_ignored: int = 0
 
     NAME = "certificates"
 
@@ -108,10 +112,10 @@ class CertificationReport(Report):
 
     def _caption(self):
         return (
-            f"certified accuracy on {self.num_examples} examples by smoothing "
-            f"with sigma {self.sigma:g}: {self.num_samples} samples, and "
-            f"{self.selection_samples} to choose the class, alpha "
-            f"{self.alpha:g}, seed {self.seed}; "
+            f"certified accuracy on {self.num_examples} examples"
+            f"{self.left_out} by smoothing with sigma {self.sigma:g}: "
+            f"{self.num_samples} samples, and {self.selection_samples} to "
+            f"choose the class, alpha {self.alpha:g}, seed {self.seed}; "
             f"{table.percent(self.abstained)} without a certificate"
         )
 
@@ -248,8 +252,16 @@ def certify_robustness(
             stateful_metrics=["certified"],
             unit_name="image",
         )
-        admitted = (_admit(smoothed, x, y) for x, y in batches(data))
-        for number, (x, y) in enumerate(split(admitted, _SIZE)):
+        num_ignored = 0
+
+        def admitted():
+            nonlocal num_ignored
+            for x, y in batches(data):
+                x, y, ignored = _admit(smoothed, x, y)
+                num_ignored += ignored
+                yield x, y
+
+        for number, (x, y) in enumerate(split(admitted(), _SIZE)):
             if not number:
                 results.require_model(smoothed.model, x.shape, smoothed.bounds)
             first, last = last, last + x.shape[0]
@@ -287,6 +299,7 @@ def certify_robustness(
             int(seed),
             digest.value,
             float(confidence),
+            num_ignored,
         )
         if folder is not None:
             report.save(folder)
@@ -294,11 +307,16 @@ def certify_robustness(
 
 
 def _admit(smoothed, x, y):
-    """Returns images, and labels as integers, that fit each other."""
+    """Returns images, and labels as integers, that fit each other.
+
+    And the number of those that were left out, being ignored.
+    """
     x = entry.images(x, smoothed.bounds)
     y = entry.labels(y, x)
     smoothed.num_classes(x.shape)
     loss = base_losses.of_model(smoothed.model, y)
     network = smoothed.model, None, x.shape, smoothed.bounds
-    outputs = entry.network(*network)
-    return x, margins.class_labels(entry.one_class(y, loss, outputs), outputs)
+    outputs, total = entry.network(*network), x.shape[0]
+    x, y = counted_alone(loss, x, y)
+    y = margins.class_labels(entry.one_class(y, loss, outputs), outputs)
+    return x, y, total - x.shape[0]

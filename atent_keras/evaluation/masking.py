@@ -59,7 +59,8 @@ class MaskingChecks:
     A check that fires does not prove a fault, and silence proves nothing: it
     says where the reported robustness may be an illusion, or the attacks too
     weak. The attacks that follow the gradient are those of the evaluation,
-    `AutoAttack` excepted since it contains Square, and APGD with 100 steps.
+    `AutoAttack` excepted since it contains Square, and APGD with 100 steps. A
+    check that can't be run says why: there is no largest radius without bounds.
 
     Args:
         num_images: Positive integer: the first so many that the network

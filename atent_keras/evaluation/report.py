@@ -18,14 +18,20 @@ WORST_CASE = "worst case"  # the name of its line
 class Report:
     """What all reports have: examples, intervals, files.
 
-    A subclass has the attributes `correct`, booleans `(num_examples,)`, and
-    `confidence`, a `NAME` for its files, and says what goes into them.
+    A subclass has the attributes `correct`, booleans `(num_examples,)`,
+    `confidence` and `num_ignored`, a `NAME` for its files, and says what goes
+    into them.
     """
 
     @property
     def num_examples(self):
         """Integer, the number of examples."""
         return len(self.correct)
+
+    @property
+    def left_out(self):
+        """String, what there is to say of the examples that were left out."""
+        return f", {self.num_ignored} ignored" if self.num_ignored else ""
 
     def interval(self, accuracy):
         """Returns the confidence interval of one of this report's accuracies.
@@ -149,6 +155,8 @@ class RobustnessReport(Report):
         seed: Integer, the seed of the attacks.
         data: String, a digest of the images and labels.
         confidence: Float, the confidence of the intervals.
+        num_ignored: Integer, the number of further examples, which were left
+            out since the network's loss ignores their label.
     """
 
     correct: np.ndarray
@@ -157,6 +165,7 @@ class RobustnessReport(Report):
     seed: int = 0
     data: str = ""
     confidence: float = 0.95
+    num_ignored: int = 0
 
     NAME = "report"
 
@@ -224,7 +233,7 @@ class RobustnessReport(Report):
             for row in self.rows()
         ]
         lines = [
-            f"accuracy on {self.num_examples} examples "
+            f"accuracy on {self.num_examples} examples{self.left_out} "
             f"({100 * self.confidence:g} % confidence), seed {self.seed}",
             table.text(rows, left=(0, 4)),
         ]
@@ -255,9 +264,9 @@ class RobustnessReport(Report):
             "setting",
         ]
         parts = [
-            f"{self.num_examples} examples, seed {self.seed}, atent_keras "
-            f"{__version__}; intervals by Clopper and Pearson. A clean error "
-            "counts as an error under every attack.\n",
+            f"{self.num_examples} examples{self.left_out}, seed {self.seed}, "
+            f"atent_keras {__version__}; intervals by Clopper and Pearson. A "
+            "clean error counts as an error under every attack.\n",
             table.markdown(header, rows),
         ]
         if self.findings:
@@ -273,6 +282,7 @@ class RobustnessReport(Report):
         return json.dumps(
             {
                 "num_examples": self.num_examples,
+                "num_ignored": self.num_ignored,
                 "clean_accuracy": self.clean_accuracy,
                 "robust_accuracy": self.robust_accuracy,
                 "worst_case_accuracy": self.worst_case_accuracy,

@@ -52,7 +52,8 @@ def evaluate_robustness(
     An example that is misclassified clean counts as misclassified under every
     attack, and is not attacked. What an attack returns is projected to its
     ball and clipped to its box before it is judged. The network runs in
-    inference mode.
+    inference mode. Examples whose label the compiled loss ignores (Keras's
+    `ignore_class`) are left out.
 
     With a `folder`, every batch that an attack is done with is on the disk at
     once. A run that was stopped goes on where it was when it is called again
@@ -125,8 +126,11 @@ def evaluate_robustness(
             walk.batch(x, y, bar)
         bar.finish()
         if not walk.num_examples:
+            left_out = ""
+            if walk.num_ignored:
+                left_out = f", with {walk.num_ignored} examples, all ignored"
             raise ValueError(
-                f"`data` must not be empty. Received: data={data!r}"
+                f"`data` must not be empty. Received: data={data!r}{left_out}"
             )
         results.finish(num_examples=walk.num_examples)
         findings = ()
@@ -139,6 +143,7 @@ def evaluate_robustness(
             int(seed),
             walk.digest.value,
             float(confidence),
+            walk.num_ignored,
         )
         if folder is not None:
             report.save(folder)
@@ -160,7 +165,7 @@ class Walk:
         self.target, self.attacks = Target(model, bounds), attacks
         self.seed = seed
         self.results, self.digest = results, Digest()
-        self.num_examples, self.num_batches = 0, 0
+        self.num_examples, self.num_batches, self.num_ignored = 0, 0, 0
         self.not_run = {}
         self.checks, self.sample = checks, []
         self.room = checks.num_images if checks else 0
@@ -177,6 +182,9 @@ class Walk:
     def batch(self, x, y, bar):
         """Attacks the next batch."""
         x, y = self._admit(x, y)
+        if not x.shape[0]:
+            bar.skip()
+            return
         first, last = self.num_examples, self.num_examples + x.shape[0]
         if not first:
             threat_model = next(iter(self.attacks.values())).threat_model
@@ -231,6 +239,9 @@ class Walk:
             x, y = entry.batch(
                 self.target.model, loss, attack.threat_model, x, y
             )
+        total = x.shape[0]
+        x, y = counted_alone(loss, x, y)
+        self.num_ignored += total - x.shape[0]
         network = self.target.model, None, x.shape, self.target.bounds
         return x, entry.one_class(y, loss, entry.network(*network))
 
@@ -295,9 +306,21 @@ class Bar:
                 accuracies.append((name, robust.mean()))
         self.bar.update(self.done, accuracies)
 
+    def skip(self):
+        """Counts a batch in which there is nothing to attack."""
+        self.done += len(self.attacks)
+
     def finish(self):
         if self.bar is not None and self.bar.target is None:
             self.bar.update(self.done, finalize=True)
+
+
+def counted_alone(loss, x, y):
+    """Returns the images and labels that a loss counts; see `counted`."""
+    counted = base_losses.counted(loss, y)
+    if counted is None:
+        return x, y
+    return tf.boolean_mask(x, counted), tf.boolean_mask(y, counted)
 
 
 def _spread(values, correct):

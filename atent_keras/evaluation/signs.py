@@ -49,6 +49,8 @@ def large_radius(settings, case):
     if case.gradients is None:
         return None, "PGD needs a gradient"
     norm = case.threat_model
+    if norm.bounds is None:
+        return None, "no ball is as large as data without bounds"
     whole = norm.width  # a ball that holds the box
     if not isinstance(norm, Linf):
         whole *= math.sqrt(math.prod(case.x.shape[1:]))

@@ -67,8 +67,8 @@ class SmoothedClassifier:
             says so or, where it is silent, the network ends in a sigmoid.
         sigma: Positive float, the standard deviation of the noise, in the
             images' units.
-        bounds: Pair of floats, the range of the images before noise. Defaults
-            to `(0.0, 1.0)`.
+        bounds: Pair of floats, the range of the images before noise, or
+            `None` for data without bounds. Defaults to `(0.0, 1.0)`.
         batch_size: Positive integer, how many noisy images the network sees
             at once. Memory grows with it, and not with the number of samples.
             Defaults to 1,000.
@@ -91,7 +91,7 @@ class SmoothedClassifier:
     model: object
     sigma: float
     _: dataclasses.KW_ONLY
-    bounds: tuple = (0.0, 1.0)
+    bounds: tuple | None = (0.0, 1.0)
     batch_size: int = 1000
 
     def __post_init__(self):

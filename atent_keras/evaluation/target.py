@@ -24,7 +24,8 @@ class Target:
     Args:
         model: A Keras model, run in inference mode, or a callable from images
             to logits.
-        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+        bounds: Pair of floats, the images' range, or `None` for data without
+            bounds. Defaults to `(0.0, 1.0)`.
     """
 
     def __init__(self, model, bounds=(0.0, 1.0)):
@@ -136,9 +137,10 @@ def fingerprint(model, shape, bounds):
     Args:
         model: A Keras model, or a callable from images to outputs.
         shape: The shape of a batch of images.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
     """
-    noise = np.random.default_rng(0).uniform(*bounds, (_PROBES, *shape[1:]))
+    levels = checks.typical(bounds)
+    noise = np.random.default_rng(0).uniform(*levels, (_PROBES, *shape[1:]))
     images = tf.constant(noise, keras.config.floatx())
     predict = checks.inference(model)
     one, other = (np.asarray(predict(images), "float64") for _ in range(2))

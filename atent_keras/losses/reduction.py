@@ -3,12 +3,37 @@
 import keras
 import tensorflow as tf
 
+from atent_keras import base_losses
+
 
 class Reduction(keras.losses.Loss):
     """Keras's reduction of a batch, for losses that are already known."""
 
     def call(self, y_true, y_pred):
         return y_pred
+
+
+def counting_weights(loss, y, sample_weight):
+    """Returns sample weights by which the examples that do not count are 0.
+
+    As Keras has it, a mean is one over the others; a mean over the weights
+    divides by theirs anyway.
+
+    Args:
+        loss: A robust loss, whose base loss may ignore a class.
+        y: Labels.
+        sample_weight: Weights, `(batch,)` or `(batch, 1)`, or `None`.
+    """
+    counted = base_losses.counted(loss, y)
+    if counted is None:
+        return sample_weight
+    weights = tf.cast(counted, loss.dtype)
+    if loss.reduction in ("mean", "sum_over_batch_size"):
+        size = tf.cast(tf.size(weights), weights.dtype)
+        weights *= tf.math.divide_no_nan(size, tf.reduce_sum(weights))
+    if sample_weight is None:
+        return weights
+    return weights * tf.reshape(tf.cast(sample_weight, weights.dtype), [-1])
 
 
 def add(one, other):

@@ -18,6 +18,7 @@ from atent_keras.losses import radius
 from atent_keras.losses.network import Network
 from atent_keras.losses.reduction import Reduction
 from atent_keras.losses.reduction import add
+from atent_keras.losses.reduction import counting_weights
 from atent_keras.losses.reduction import share_of_replica
 from atent_keras.losses.step import Batch
 from atent_keras.losses.step import Losses
@@ -181,7 +182,8 @@ class RobustLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         outside.warn(self)
-        return super().__call__(y_true, y_pred, sample_weight)
+        weights = counting_weights(self, y_true, sample_weight)
+        return super().__call__(y_true, y_pred, weights)
 
     def check(self, model, x, y):
         """Returns images and labels, checked against model and loss.
@@ -310,7 +312,8 @@ class RobustLoss(keras.losses.Loss):
 
     def mean(self, values, batch):
         """Reduces one value per example to the batch's loss, a scalar."""
-        reduced = self._reduce(values, values, batch.sample_weight)
+        weights = counting_weights(self, batch.y, batch.sample_weight)
+        reduced = self._reduce(values, values, weights)
         weight = batch.weight
         if tf.is_tensor(weight):
             weight = tf.cast(weight, reduced.dtype)

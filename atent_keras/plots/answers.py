@@ -19,7 +19,7 @@ def outputs(model, x, y, bounds):
         model: A Keras model, or a callable from images to outputs.
         x: Images, as `checks.images` gives them.
         y: Labels, whose shape tells what an uncompiled network's loss is.
-        bounds: Pair of floats, the images' range.
+        bounds: Pair of floats, the images' range, or `None`.
 
     Returns:
         Floats `(batch, classes)`.

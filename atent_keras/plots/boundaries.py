@@ -114,8 +114,7 @@ def _admit(x, y, threat_model):
             "`atent_keras.threat_models.ThreatModel`, such as `Linf(0.1)`. "
             f"Received: threat_model={threat_model!r}"
         )
-    anything = (-np.inf, np.inf)
-    x = checks.images(x, threat_model.bounds if threat_model else anything)
+    x = checks.images(x, threat_model.bounds if threat_model else None)
     if x.shape.rank != 2 or x.shape[1] != 2:
         raise ValueError(
             "`x` must hold points of a plane, of shape (n, 2). Received: "
@@ -133,13 +132,16 @@ def _view(x, threat_model):
         room = room or 1.0
         return np.array([low - room, high + room])
     room = room + threat_model.epsilon or 1.0
-    return np.clip([low - room, high + room], *threat_model.bounds)
+    corners = np.array([low - room, high + room])
+    if threat_model.bounds is None:
+        return corners
+    return np.clip(corners, *threat_model.bounds)
 
 
 def _leads(name, model, ticks, x, y, threat_model):
     """Returns the lead of the second class all over the plane."""
     bounds = float(ticks.min()), float(ticks.max())
-    if threat_model is not None:
+    if threat_model is not None and threat_model.bounds is not None:
         bounds = threat_model.bounds
     points = np.stack(np.meshgrid(*ticks), axis=-1).reshape(-1, 2)
     points = tf.cast(points, x.dtype)

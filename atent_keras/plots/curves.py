@@ -247,4 +247,6 @@ def _finish(figure, axis, furthest, reports):
 
 
 def _units(bounds):
+    if bounds is None:
+        return "in the data's units"
     return "pixels from {:g} to {:g}".format(*bounds)

@@ -33,7 +33,8 @@ def adversarial_images(
         y: Labels, integers `(n,)` or one-hot `(n, classes)`.
         class_names: Sequence of strings, one for each class. Defaults to
             `None`: their numbers.
-        bounds: Pair of floats, the images' range. Defaults to `(0.0, 1.0)`.
+        bounds: Pair of floats, the images' range; `None` draws from the
+            smallest to the largest value there is. Defaults to `(0.0, 1.0)`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -63,6 +64,8 @@ def adversarial_images(
         3, x.shape[0], squeeze=False, layout="constrained"
     )
     x, x_adv = x.numpy(), x_adv.numpy()
+    if bounds is None:
+        bounds = min(x.min(), x_adv.min()), max(x.max(), x_adv.max())
     for row, images, outputs in zip(axes, (x, x_adv), rows):
         shares = answers.probabilities(outputs).numpy()
         for axis, image, share, label in zip(row, images, shares, truth):
@@ -145,7 +148,7 @@ def _caption(axis, name, share, right):
 def _pixels(image, bounds):
     """Returns what matplotlib draws: values in [0, 1], a channel or three."""
     lower, upper = bounds
-    image = np.clip((image - lower) / (upper - lower), 0, 1)
+    image = np.clip((image - lower) / ((upper - lower) or 1), 0, 1)
     return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
 
 

@@ -62,8 +62,8 @@ def loss_surface(
     In l_2 both directions have length 1 and stand at right angles; in l_inf
     they consist of signs, and the ball cuts a square out of the plane, which
     stands on its corner. The loss of a network without masked gradients rises
-    smoothly to the right. Pixels are clipped to the images' bounds, so that
-    far outside of them the surface is flat.
+    smoothly to the right. Pixels are clipped to the images' bounds, if there
+    are any, so that far outside of them the surface is flat.
 
     Args:
         model: A Keras model, run in inference mode, or a callable from images

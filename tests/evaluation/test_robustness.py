@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
@@ -47,6 +48,31 @@ def test_accuracies_of_a_linear_network_in_closed_form():
     worst = min(closed_form.values())
     assert report.worst_case_accuracy <= worst
     assert report.num_examples == 500
+
+
+def test_data_without_bounds(tmp_path):
+    """The same closed form, far outside of any box, and what has to say so."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(6, 2))
+    network = linear_network(weights)
+    x = 50 * rng.normal(size=(100, 6)).astype("float32")
+    direction = weights[:, 1] - weights[:, 0]
+    y = (x @ direction > 0).astype(int)
+    distance = np.abs(x @ direction) / np.abs(direction).sum()
+    epsilon = float(np.median(distance))
+    report = evaluate(
+        network,
+        (x, y),
+        {"FGSM": FGSM(Linf(epsilon, bounds=None), ak.attacks.Margin())},
+        checks=ak.MaskingChecks(num_steps=5),
+        folder=tmp_path,
+    )
+    assert report.robust_accuracy["FGSM"] == (distance > epsilon).mean() == 0.5
+    findings = {one.check: one for one in report.findings}
+    assert findings["large radius"].verdict == "not run"
+    assert "without bounds" in findings["large radius"].evidence
+    assert findings["more effort"].verdict == "silent"
+    assert "bounds=None" in str(report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +165,46 @@ def test_images_of_several_sizes(tmp_path):
     for _ in range(2):
         kept = evaluate(network, data, attacks, folder=tmp_path, **settings)
         assert_same(kept, report)
+
+
+def test_bytes_are_images_of_0_to_255(digits, trained):
+    x, y = np.round(255 * digits[0][:60]), digits[1][:60]
+
+    def network(images):
+        return trained(images / 255)
+
+    ball = Linf(8.0, bounds=(0, 255))
+    reports = [
+        evaluate(network, (images, y), {"PGD": PGD(ball, num_steps=3)})
+        for images in (x, x.astype("uint8"), x.astype("int64"))
+    ]
+    assert_same(reports[0], reports[1])
+    assert_same(reports[0], reports[2])
+    assert 0 < reports[0].robust_accuracy["PGD"] < reports[0].clean_accuracy
+
+
+@pytest.mark.parametrize("form", ["tensors", "arrays"])
+def test_batches_of_names_are_refused_with_the_pairs_to_make(form):
+    x, y = np.zeros((4, 8, 8, 1), "uint8"), np.arange(4)
+    data = tf.data.Dataset.from_tensor_slices({"picture": x, "label": y})
+    data, message = (
+        data.batch(4),
+        (
+            "keys 'picture', 'label'. .*: `data = data.map(lambda batch: "
+            '(batch["picture"] / 255, batch["label"]))`'
+        ),
+    )
+    if form == "arrays":
+        data = list(data.as_numpy_iterator())
+        message = 'make pairs: `(batch["picture"] / 255, batch["label"])`'
+    message = re.escape(message).replace(r"\.\*", ".*")
+    with pytest.raises(TypeError, match=message):
+        evaluate(small_network(), data, {"FGSM": FGSM(Linf(0.1))})
+    message = r"make a pair: `\(data\[\"image\"\], data\[\"label\"\]\)`"
+    with pytest.raises(TypeError, match=message):
+        evaluate(
+            small_network(), {"image": x, "label": y}, {"F": FGSM(Linf(0.1))}
+        )
 
 
 def test_is_correct_with_every_kind_of_label():

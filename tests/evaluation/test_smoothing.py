@@ -450,6 +450,13 @@ def test_images_within_other_bounds():
         smoothed.predict(at(9.0))
 
 
+def test_data_without_bounds():
+    smoothed = SmoothedClassifier(linear(), SIGMA, bounds=None)
+    assert smoothed.predict(at(9.0), seed=0) == [1]
+    with pytest.raises(ValueError, match="must hold finite numbers"):
+        smoothed.predict(at(np.nan))
+
+
 @pytest.mark.parametrize(
     "settings, error",
     [
@@ -459,7 +466,6 @@ def test_images_within_other_bounds():
             for sigma in (0, -1, np.nan, np.inf, "1", True, None)
         ),
         ({"bounds": (1, 0)}, "`bounds` must be .* Received: bounds="),
-        ({"bounds": None}, "`bounds` must be .* Received: bounds="),
         ({"batch_size": 0}, "`batch_size` must be .* Received: batch_size=0"),
         ({"batch_size": 1.5}, "`batch_size` must be .* Received"),
     ],

@@ -145,6 +145,14 @@ def test_keeps_the_bounds():
     assert asked
 
 
+def test_balls_without_bounds():
+    points = 40 * X - 20
+    ball = Linf(3.0, bounds=None)
+    (axis,) = draw({"one": logits}, points, Y, threat_model=ball).axes
+    assert axis.get_xlim()[0] < points[:, 0].min() - 3
+    assert axis.get_xlim()[1] > points[:, 0].max() + 3
+
+
 def test_a_panel_for_each_network():
     networks = {"one": logits, "two": lambda x: -logits(x)}
     figure = draw(networks, X, Y)
@@ -217,7 +225,7 @@ def test_nothing_touches_or_is_cut_off(panels, name, shape):
         ({"x": X[:, :1]}, ValueError, r"\(n, 2\). Received: shape \(4, 1\)"),
         ({"x": X[:, None]}, ValueError, r"\(n, 2\). Received: .*\(4, 1, 2\)"),
         ({"x": X.astype(int)}, TypeError, "floating-point"),
-        ({"x": X * np.nan}, ValueError, "must lie within"),
+        ({"x": X * np.nan}, ValueError, "must hold finite numbers"),
         (
             {"x": 2 * X, "threat_model": Linf(0.1)},
             ValueError,

@@ -103,6 +103,13 @@ def test_l2_and_other_bounds():
     assert r"\ell_2" in label and "(pixels from -1 to 1)" in label
 
 
+def test_without_bounds():
+    figure = plots.robust_accuracy_curves(
+        {"one": report(norm=lambda epsilon: Linf(epsilon, None))}
+    )
+    assert "(in the data's units)" in figure.axes[0].get_xlabel()
+
+
 def test_curves_differ_by_more_than_colour():
     reports = {str(number): report() for number in range(7)}
     lines = plots.robust_accuracy_curves(reports).axes[0].lines

@@ -154,6 +154,18 @@ def test_colour_images_within_other_bounds():
         np.testing.assert_allclose(picture(axis), expected, atol=1e-6)
 
 
+def test_images_without_bounds_are_drawn_in_the_range_they_have():
+    x = np.linspace(-4, 3, 60, dtype="float32").reshape(2, 6, 5, 1)
+    x_adv = x + np.float32(1)
+    figure = plots.adversarial_images(
+        two_logits, x, x_adv, np.zeros(2, int), bounds=None
+    )
+    for row, images in zip(panels(figure), (x, x_adv)):
+        for axis, image in zip(row, images):
+            expected = (image[..., 0] + 4) / 8
+            np.testing.assert_allclose(picture(axis), expected, atol=1e-6)
+
+
 def test_names_of_classes_and_one_hot_labels():
     figure = plots.adversarial_images(
         two_logits, X, X_ADV, np.eye(2)[Y], class_names=("cat", "dog")

@@ -119,6 +119,24 @@ def test_bounds_of_the_threat_model_are_those_of_the_network(kind, tmp_path):
     )
 
 
+def test_without_bounds_nothing_says_what_bytes_are(tmp_path):
+    threat_model = ak.threat_models.Linf(0.1, bounds=None)
+    model = small_model(loss=small_loss(threat_model))
+    ak.export_classifier(model, tmp_path / "m")
+    signatures = tf.saved_model.load(str(tmp_path / "m")).signatures
+    assert set(signatures) == {"serving_default", "logits"}
+    serve = signatures["serving_default"]
+    x = 9 * np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(
+        serve(images=tf.constant(x))["probabilities"],
+        tf.nn.softmax(model(x)),
+        atol=1e-6,
+    )
+    for value in (np.nan, np.inf):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="finite"):
+            serve(images=tf.constant(np.full_like(x, value)))
+
+
 def test_probabilities_are_not_squashed_twice(tmp_path):
     network = keras.Sequential(
         [
