@@ -3,6 +3,7 @@
 from atent_keras import architectures
 from atent_keras import attacks
 from atent_keras import callbacks
+from atent_keras import config
 from atent_keras import datasets
 from atent_keras import losses
 from atent_keras import plots
@@ -44,6 +45,7 @@ __all__ = [
     "attacks",
     "callbacks",
     "certify_robustness",
+    "config",
     "datasets",
     "evaluate_robustness",
     "export_classifier",

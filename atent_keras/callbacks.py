@@ -24,6 +24,9 @@ class RobustAccuracy(keras.callbacks.Callback):
         attack: An `atent_keras.attacks` attack. Defaults to `None`: PGD with
             20 steps under the compiled loss's threat model.
         seed: Integer, the seed of the attack. Defaults to 0.
+        batch_size: Positive integer, how many images of a batch are attacked
+            together. Defaults to `None`: see
+            `atent_keras.config.set_batch_size`.
 
     Raises:
         TypeError: If `attack` is no attack, or `data` a generator, which
@@ -42,7 +45,7 @@ class RobustAccuracy(keras.callbacks.Callback):
     ... ]
     """
 
-    def __init__(self, data, attack=None, seed=0):
+    def __init__(self, data, attack=None, seed=0, batch_size=None):
         super().__init__()
         if isinstance(data, types.GeneratorType):
             raise TypeError(
@@ -58,6 +61,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         self.data = data
         self.attack = attack
         self.seed = seed
+        self.batch_size = batch_size
 
     def on_train_begin(self, logs=None):
         loss = base_losses.compiled(self.model)
@@ -79,6 +83,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             {"attack": attack},
             self.seed,
             checks=None,
+            batch_size=self.batch_size,
             verbose=0,
         )
         if logs is not None:

@@ -9,27 +9,21 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import config
 from atent_keras.attacks import gradients
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.loop import while_loop
-from atent_keras.memory import Memory
-from atent_keras.memory import weakly
+from atent_keras.compiler import any_batch
+from atent_keras.compiler import compiled
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import require_number
-
-# Images that are attacked at once: enough to fill a device, few enough to fit.
-CHUNK_SIZE = 128
 
 # Images on which a network is asked for a gradient.
 _PROBES = 32
 
 _SEED = tf.TensorSpec((2,), tf.int64)
 _PLACES = tf.TensorSpec((None,), tf.int32)
-
-# The compiled functions hold their network weakly, so that neither outlives
-# the last outside reference to it.
-_compiled = Memory()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +54,8 @@ class Attack:
         first: Integer, the place of the first image in its data set, where
             a data set is attacked batch by batch under one seed; or the places
             of all images, ascending, of shape `(batch,)`.
+        batch_size: Positive integer, how many images are attacked together.
+            Defaults to `None`: see `atent_keras.config.set_batch_size`.
 
     Returns (of a call):
         Adversarial images: a tensor like `x`, of dtype
@@ -194,7 +190,7 @@ class Attack:
         noise = noise_of(0)
         return self.climb(x, self.start(x, noise), gradient, noise)[0]
 
-    def __call__(self, model, x, y, seed=None, first=0):
+    def __call__(self, model, x, y, seed=None, first=0, batch_size=None):
         x = checks.images(x, self.threat_model.bounds)
         y, loss, classes = self._admit(model, x, checks.labels(y, x))
         seed = noise_lib.as_seed(seed)
@@ -203,7 +199,8 @@ class Attack:
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
         places = noise_lib.places(x, first)
-        return self._perform(model, loss, x, y, seed, places, classes)
+        with config.batches_of(batch_size):
+            return self._perform(model, loss, x, y, seed, places, classes)
 
     def _admit(self, model, x, y):
         """Checks network and labels; returns labels, loss and classes."""
@@ -229,11 +226,13 @@ class Attack:
             progress: Function of the share that is done, and of the margins
                 where the attack knows them, else `None`.
         """
-        attack, found = self._compiled(model, loss, x, y), []
-        for rows in chunks(x.shape[0]):
-            found.append(attack(x[rows], y[rows], seed, places[rows]))
+        attack, count, found = self._compiled(model, loss, x, y), x.shape[0], []
+        for rows, x_adv in attack.over(
+            count, lambda rows: (x[rows], y[rows], seed, places[rows])
+        ):
+            found.append(x_adv)
             if progress is not None:
-                progress(rows.stop / x.shape[0], None)
+                progress(rows.stop / count, None)
         return tf.concat(found, axis=0)
 
     def _attack(self, model, loss, x, y, seed, first):
@@ -244,10 +243,11 @@ class Attack:
     @staticmethod
     def _means(model, seed, x, first):
         """Returns what an attack works with: `predict` and `noise_of`."""
+        xla = config.uses_xla()
 
         def noise_of(restart):
-            fold_in = tf.random.experimental.stateless_fold_in
-            return noise_lib.normal_noise(fold_in(seed, restart), x, first)
+            own = noise_lib.fold_in(seed, restart, xla)
+            return noise_lib.normal_noise(own, x, first, xla)
 
         return checks.inference(model), noise_of
 
@@ -269,10 +269,11 @@ class Attack:
 
         def largest(model, x):
             gradient, *_ = gradients.at(checks.inference(model), x, weighed)
-            return tf.reduce_max(tf.abs(gradient))
+            return tf.reduce_max(tf.abs(gradient), axis=range(1, x.shape.rank))
 
         few = x[:_PROBES]
-        if compiled(model, "gradient", largest, (any_batch(few),))(few) == 0:
+        look = compiled(model, "gradient", largest, (any_batch(few),))
+        if tf.reduce_max(look(few)) == 0:
             warnings.warn(
                 f"The gradient of the network's outputs is zero at all of the "
                 f"first {len(few)} images, so that {type(self).__name__} has "
@@ -328,36 +329,3 @@ def replaced(frozen, **settings):
     for name, value in settings.items():
         object.__setattr__(other, name, value)
     return other
-
-
-def chunks(count):
-    """Yields slices of at most `CHUNK_SIZE` that cover so many images."""
-    for start in range(0, count, CHUNK_SIZE):
-        yield slice(start, min(start + CHUNK_SIZE, count))
-
-
-def compiled(model, key, function, signature):
-    """Returns `function` with the model as its first argument, compiled.
-
-    It is compiled once for a signature and equal keys, and remembered while
-    the model lives; see `Memory`.
-    """
-    eager = getattr(model, "run_eagerly", False)
-    reference = weakly(model)
-
-    def bound(*arguments):
-        return function(reference(), *arguments)
-
-    def compile():
-        if eager:
-            return bound
-        return tf.function(
-            bound, autograph=False, input_signature=signature
-        ).get_concrete_function()
-
-    return _compiled.get(model, (key, eager, signature), compile)
-
-
-def any_batch(tensor):
-    """Returns the signature of tensors like this one, of any batch size."""
-    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)

@@ -9,20 +9,20 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import config
 from atent_keras import margins
 from atent_keras.attacks import accuracy
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.apgd import APGD
 from atent_keras.attacks.apgdt import APGDT
 from atent_keras.attacks.attack import Attack
-from atent_keras.attacks.attack import any_batch
-from atent_keras.attacks.attack import chunks
-from atent_keras.attacks.attack import compiled
 from atent_keras.attacks.fab import FAB
 from atent_keras.attacks.square import Square
 from atent_keras.attacks.stages import AutoAttackResult
 from atent_keras.attacks.stages import Bar
 from atent_keras.attacks.stages import Stage
+from atent_keras.compiler import any_batch
+from atent_keras.compiler import compiled
 from atent_keras.threat_models import per_example
 
 _SAMPLES = 20  # passes that "rand" averages over
@@ -144,20 +144,24 @@ class AutoAttack(Attack):
         reasons = {one.name: one.inapplicable(shape) for one in self.attacks}
         return {name: reason for name, reason in reasons.items() if reason}
 
-    def __call__(self, model, x, y, seed=None, first=0):
+    def __call__(self, model, x, y, seed=None, first=0, batch_size=None):
         if tf.executing_eagerly():
-            return self.evaluate(model, x, y, seed, first).x_adv
-        return super().__call__(model, x, y, seed, first)
+            return self.evaluate(model, x, y, seed, first, batch_size).x_adv
+        return super().__call__(model, x, y, seed, first, batch_size)
 
-    def evaluate(self, model, x, y, seed=None, first=0):
+    def evaluate(self, model, x, y, seed=None, first=0, batch_size=None):
         """Attacks images, and says what each attack has left.
 
         Args:
-            model, x, y, seed, first: As in a call.
+            model, x, y, seed, first, batch_size: As in a call.
 
         Returns:
             An `AutoAttackResult`.
         """
+        with config.batches_of(batch_size):
+            return self._evaluate(model, x, y, seed, first)
+
+    def _evaluate(self, model, x, y, seed, first):
         x = checks.images(x, self.threat_model.bounds)
         y, plan, _ = self._admit(model, x, checks.labels(y, x))
         if self.uses_gradient:
@@ -252,13 +256,16 @@ class AutoAttack(Attack):
 
         def judge(model, x, y):
             logits = checks.inference(model)(x)
-            finite = tf.reduce_all(tf.math.is_finite(logits))
+            finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
             return _is_correct(y, logits), finite
 
         judge = compiled(model, "judge", judge, (any_batch(x), any_batch(y)))
-        parts = [judge(x[rows], y[rows]) for rows in chunks(x.shape[0])]
-        checks.require_finite(all(finite for _, finite in parts))
-        return np.concatenate([correct.numpy() for correct, _ in parts])
+        parts = judge.over(x.shape[0], lambda rows: (x[rows], y[rows]))
+        correct, finite = (
+            np.concatenate(part) for part in zip(*(found for _, found in parts))
+        )
+        checks.require_finite(finite.all())
+        return correct
 
     def get_config(self):
         config = super().get_config()

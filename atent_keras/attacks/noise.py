@@ -8,6 +8,8 @@ and chunking a batch can't be seen in the result.
 
 import tensorflow as tf
 
+from atent_keras.attacks import philox
+
 
 def as_seed(seed):
     """Returns `seed` as a tensor of two integers; `None` draws a fresh one.
@@ -66,7 +68,7 @@ def places(like, first):
     return first if first.shape.rank else first + tf.range(like.shape[0])
 
 
-def normal_noise(seed, like, first=0):
+def normal_noise(seed, like, first=0, xla=False):
     """Returns `noise(k)`, which draws N(0, 1) numbers in the shape of `like`.
 
     The examples of a data set share one endless draw per step, of which
@@ -79,6 +81,8 @@ def normal_noise(seed, like, first=0):
         like: Tensor of shape `(batch, ...)`.
         first: Integer, the index of the first row of `like` in its data set;
             or the indices of all of them, ascending, of shape `(batch,)`.
+        xla: Boolean, whether XLA is to draw the same numbers, up to rounding.
+            It draws others by itself, and none of single rows.
 
     References:
     - Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -91,29 +95,57 @@ def normal_noise(seed, like, first=0):
             shape = tf.shape(like)[1:]
         size = tf.reduce_prod(tf.cast(shape, tf.int64))
         counts = (size + per_count - 1) // per_count
-        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
-            seed=tf.random.experimental.stateless_fold_in(seed, k)
-        )
-
-        def draw(row, rows):
-            offset = tf.cast(row * counts, tf.uint64)
-            return tf.raw_ops.StatelessRandomNormalV2(
-                shape=tf.stack([rows, tf.cast(counts, tf.int32) * per_count]),
-                key=key,
-                counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
-                alg=1,  # Philox on every device
-                dtype=like.dtype,
-            )[:, :size]
-
         rows = tf.shape(like)[0]
-        values = (
-            _rows(draw, first, rows, like.dtype)
-            if first.shape.rank
-            else draw(first, rows)
-        )
-        return tf.reshape(values, tf.concat([[rows], shape], axis=0))
+        draw = _compilable if xla else _draw
+        values = draw(fold_in(seed, k, xla), first, rows, counts, like.dtype)
+        return tf.reshape(values[:, :size], tf.concat([[rows], shape], axis=0))
 
     return noise
+
+
+def fold_in(seed, data, xla=False):
+    """Returns a seed of its own for `data`, a scalar integer.
+
+    Args:
+        seed: Tensor of two integers.
+        data: Scalar integer.
+        xla: Boolean, whether XLA is to find the same.
+    """
+    if xla:
+        return philox.fold_in(seed, data)
+    return tf.random.experimental.stateless_fold_in(seed, data)
+
+
+def _compilable(seed, first, rows, counts, dtype):
+    """Draws as `_draw` does, in operations that XLA compiles."""
+    key, (low, high) = philox.key_and_counter(seed)
+    if not first.shape.rank:
+        first += tf.range(tf.cast(rows, tf.int64))
+    counter = low + tf.cast(
+        first[:, None] * counts + tf.range(counts), low.dtype
+    )
+    high = tf.fill(tf.shape(counter), high)
+    return tf.reshape(philox.normal(key, (counter, high), dtype), [rows, -1])
+
+
+def _draw(seed, first, rows, counts, dtype):
+    """Draws `counts` counter values for each of the rows."""
+    per_count = 16 // dtype.size
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+
+    def draw(row, rows):
+        offset = tf.cast(row * counts, tf.uint64)
+        return tf.raw_ops.StatelessRandomNormalV2(
+            shape=tf.stack([rows, tf.cast(counts, tf.int32) * per_count]),
+            key=key,
+            counter=counter + tf.stack([offset, tf.zeros_like(offset)]),
+            alg=1,  # Philox on every device
+            dtype=dtype,
+        )
+
+    if first.shape.rank:
+        return _rows(draw, first, rows, dtype)
+    return draw(first, rows)
 
 
 def _rows(draw, indices, rows, dtype):

@@ -9,9 +9,8 @@ from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
 from atent_keras.attacks.attack import Attack
-from atent_keras.attacks.attack import any_batch
-from atent_keras.attacks.attack import chunks
 from atent_keras.attacks.loop import while_loop
+from atent_keras.compiler import any_batch
 from atent_keras.threat_models import per_example
 
 _NUMBER = tf.TensorSpec((), tf.int32)
@@ -122,17 +121,22 @@ class RoundAttack(Attack):
         x_adv, standing = x.numpy().copy(), np.arange(x.shape[0])
         rounds = self.rounds(classes)
         for number in range(rounds):
-            for chunk in chunks(len(standing)):
+
+            def standing_there(chunk):
                 rows = standing[chunk]
-                x_adv[rows], margin[rows] = attack(
+                return (
                     tf.gather(x, rows),
                     tf.gather(y, rows),
                     seed,
                     tf.gather(places, rows),
-                    tf.constant(x_adv[rows]),
-                    tf.constant(margin[rows]),
-                    tf.constant(number),
+                    x_adv[rows],
+                    margin[rows],
+                    number,
                 )
+
+            for chunk, found in attack.over(len(standing), standing_there):
+                rows = standing[chunk]
+                x_adv[rows], margin[rows] = found
                 if progress is not None:
                     done = (number + chunk.stop / len(standing)) / rounds
                     progress(done, margin)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks as entry
+from atent_keras import config
 from atent_keras.attacks.attack import Attack
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
@@ -37,6 +38,7 @@ def evaluate_robustness(
     folder=None,
     checks=MaskingChecks(),
     confidence=0.95,
+    batch_size=None,
     verbose=1,
 ):
     """Measures a network's accuracy, clean and under each of several attacks.
@@ -79,6 +81,9 @@ def evaluate_robustness(
             Defaults to `MaskingChecks()`.
         confidence: Float in (0, 1), the confidence of the intervals. Defaults
             to 0.95.
+        batch_size: Positive integer, how many images of a batch are looked at
+            together. Defaults to `None`: see
+            `atent_keras.config.set_batch_size`.
         verbose: 0 for silence, 1 for a progress bar, and one of the checks.
             Defaults to 1.
 
@@ -119,7 +124,7 @@ def evaluate_robustness(
         attacks = {name: _silent(attack) for name, attack in attacks.items()}
     if folder is not None:
         RobustnessReport.require_room(folder)
-    with Results.alone(folder) as results:
+    with config.batches_of(batch_size), Results.alone(folder) as results:
         walk = Walk(model, attacks, int(seed), results, checks)
         bar = Bar(count(data), attacks, verbose)
         for x, y in batches(data):

@@ -1,7 +1,6 @@
 """Randomized smoothing: a classifier whose robustness can be certified."""
 
 import dataclasses
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -11,9 +10,11 @@ from scipy import stats
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import config
 from atent_keras.attacks import accuracy
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.attacks.loop import while_loop
+from atent_keras.compiler import compiled
 from atent_keras.evaluation.intervals import lower_bound
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
@@ -21,6 +22,13 @@ from atent_keras.threat_models import require_number
 
 # The answer where the samples do not decide.
 ABSTAIN = -1
+
+# The place of an image, the seed, and the number of samples.
+_SCALARS = (
+    tf.TensorSpec((), tf.int64),
+    tf.TensorSpec((2,), tf.int64),
+    tf.TensorSpec((), tf.int64),
+)
 
 
 class Certificates(NamedTuple):
@@ -222,14 +230,16 @@ class SmoothedClassifier:
         seed = noise_lib.as_seed(seed)
         x = checks.images(x, self.bounds)
         classes = self.num_classes(x.shape)
-        tally = self._tally
-        if not getattr(self.model, "run_eagerly", False):
-            tally = self._compiled
-        num_samples = tf.constant(num_samples, tf.int64)
+
+        def tally(self, *arguments):
+            return self._tally(*arguments, classes)
+
+        signature = tf.TensorSpec(x.shape[1:], x.dtype), *_SCALARS
+        tally = compiled(self, classes, tally, signature)
         places = tf.cast(noise_lib.places(x, first), tf.int64)
         counts = []
         for image, place in zip(x, places, strict=True):
-            found, finite = tally(image, place, seed, num_samples, classes)
+            found, finite = tally(image, place, seed, num_samples)
             checks.require_finite(finite, "noisy images")
             counts.append(found)
         return np.stack(counts)
@@ -257,23 +267,29 @@ class SmoothedClassifier:
 
     def _tally(self, image, place, seed, num_samples, classes):
         """Returns one image's counts, and whether all outputs were finite."""
-        predict = checks.inference(self.model)
+        predict, xla = checks.inference(self.model), config.uses_xla()
 
         def look(start, counts, finite):
-            size = tf.minimum(num_samples - start, self.batch_size)
+            size = left = tf.minimum(num_samples - start, self.batch_size)
+            if xla:  # which wants to know how many there are
+                size = self.batch_size
             x = tf.repeat(image[None], size, axis=0)
             # The samples are a data set of which this batch has its rows, and
             # each image is a step: no draw depends on the size of the batch.
-            noise = noise_lib.normal_noise(seed, x, start)(place)
+            noise = noise_lib.normal_noise(seed, x, start, xla)(place)
             noise.set_shape(x.shape)
             outputs = predict(x + self.sigma * noise)
+            answers = self._answers(outputs, x.shape)
+            beyond = tf.range(size, dtype=tf.int64) >= left
+            # One-hot rows of -1 are empty.
             answers = tf.one_hot(
-                self._answers(outputs, x.shape), classes, dtype=tf.int64
+                tf.where(beyond, -1, answers), classes, dtype=tf.int64
             )
+            numbers = tf.reduce_all(tf.math.is_finite(outputs), axis=1)
             return (
-                start + size,
+                start + left,
                 counts + tf.reduce_sum(answers, axis=0),
-                finite & tf.reduce_all(tf.math.is_finite(outputs)),
+                finite & tf.reduce_all(numbers | beyond),
             )
 
         return while_loop(
@@ -286,9 +302,10 @@ class SmoothedClassifier:
             ),
         )[1:]
 
-    @functools.cached_property
-    def _compiled(self):
-        return tf.function(self._tally, autograph=False)
+    @property
+    def run_eagerly(self):
+        """Whether the network runs without a graph, as Keras calls it."""
+        return getattr(self.model, "run_eagerly", False)
 
     def _answers(self, outputs, shape):
         if outputs.shape[-1] > 1:

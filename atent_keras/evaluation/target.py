@@ -11,7 +11,8 @@ import tensorflow as tf
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.attacks import accuracy
-from atent_keras.attacks.attack import chunks
+from atent_keras.compiler import any_batch
+from atent_keras.compiler import compiled
 from atent_keras.threat_models import per_example
 
 # Images by whose answers a network is known again.
@@ -34,16 +35,18 @@ class Target:
             model = Function(model)
         self.model, self.bounds = model, bounds
         self.predict = checks.inference(model)
-        self._compiled = self.predict
-        if not getattr(model, "run_eagerly", False):
-            self._compiled = tf.function(
-                self.predict, autograph=False, reduce_retracing=True
-            )
+        # Compiled anew for each evaluation: a network may have changed.
+        self._key = object()
 
     def outputs(self, x):
         """Returns the network's outputs, `(batch, classes)`."""
-        parts = [self._compiled(x[rows]) for rows in chunks(x.shape[0])]
-        return tf.concat(parts, axis=0)
+
+        def answer(model, x):
+            return checks.inference(model)(x)
+
+        answer = compiled(self.model, self._key, answer, (any_batch(x),))
+        parts = answer.over(x.shape[0], lambda rows: (x[rows],))
+        return tf.concat([found for _, found in parts], axis=0)
 
     def correct(self, x, y, finite=False):
         """Returns which images are classified right, booleans `(batch,)`.

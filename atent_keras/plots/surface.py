@@ -10,7 +10,7 @@ from atent_keras import checks
 from atent_keras import margins
 from atent_keras.attacks import gradients
 from atent_keras.attacks import noise as noise_lib
-from atent_keras.attacks.attack import chunks
+from atent_keras.compiler import slices
 from atent_keras.evaluation.target import Target
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
@@ -149,7 +149,7 @@ def surface(model, loss, x, y, threat_model, seed, ticks):
     )
 
     target, losses, leads = Target(model), [], []
-    for rows in chunks(a.shape[0]):
+    for rows in slices(a.shape[0]):
         step = _combined(a[rows], b[rows], ascent, other)
         x_adv = threat_model.clip(x + threat_model.epsilon * step)
         outputs = answers.finite(target.outputs(x_adv))
@@ -205,7 +205,7 @@ def _outline(ascent, other, threat_model):
     around = tf.cast(np.stack([np.cos(angles), np.sin(angles)], 1), other.dtype)
     lengths = [
         threat_model.norm(_combined(*tf.transpose(around[rows]), ascent, other))
-        for rows in chunks(around.shape[0])
+        for rows in slices(around.shape[0])
     ]
     return around / tf.concat(lengths, axis=0)[:, None]
 
