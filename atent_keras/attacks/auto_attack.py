@@ -226,7 +226,9 @@ class AutoAttack(Attack):
             labels, loss, classes = attack._admit(model, x, labels)
             plan.append((attack, loss, labels, classes))
         # Each of them has to be right or wrong, whatever it is that climbs.
-        y = checks.one_class(y, base_losses.of_model(model, y), classes)
+        network = model, None, x.shape, self.threat_model.bounds
+        outputs = checks.network(*network)
+        y = checks.one_class(y, base_losses.of_model(model, y), outputs)
         return y, plan, classes
 
     def _for_cross_entropy(self, model, x, y):

@@ -282,9 +282,8 @@ class SmoothedClassifier:
             answers = self._answers(outputs, x.shape)
             beyond = tf.range(size, dtype=tf.int64) >= left
             # One-hot rows of -1 are empty.
-            answers = tf.one_hot(
-                tf.where(beyond, -1, answers), classes, dtype=tf.int64
-            )
+            answers = tf.where(beyond, tf.constant(-1, tf.int64), answers)
+            answers = tf.one_hot(answers, classes, dtype=tf.int64)
             numbers = tf.reduce_all(tf.math.is_finite(outputs), axis=1)
             return (
                 start + left,
