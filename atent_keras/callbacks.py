@@ -24,10 +24,14 @@ class RobustAccuracy(keras.callbacks.Callback):
         attack: An `atent_keras.attacks` attack. Defaults to `None`: PGD with
             20 steps under the compiled loss's threat model.
         seed: Integer, the seed of the attack. Defaults to 0.
+        allow_tf32: Boolean, whether a GPU may round float32 to TF32 under
+            attack; see `evaluate_robustness`. Training around it computes as
+            it did. Defaults to `False`.
 
     Raises:
-        TypeError: If `attack` is no attack, or `data` a generator, which
-            would be empty after the first epoch.
+        ValueError, TypeError: If a setting is out of its range, `attack` no
+            attack, or `data` a generator, which would be empty after the
+            first epoch.
 
     Example:
 
@@ -42,7 +46,7 @@ class RobustAccuracy(keras.callbacks.Callback):
     ... ]
     """
 
-    def __init__(self, data, attack=None, seed=0):
+    def __init__(self, data, attack=None, seed=0, allow_tf32=False):
         super().__init__()
         if isinstance(data, types.GeneratorType):
             raise TypeError(
@@ -55,9 +59,11 @@ class RobustAccuracy(keras.callbacks.Callback):
                 f"attack={attack!r}"
             )
         checks.require_seed(seed)
+        checks.require_flag(allow_tf32=allow_tf32)
         self.data = data
         self.attack = attack
         self.seed = seed
+        self.allow_tf32 = allow_tf32
 
     def on_train_begin(self, logs=None):
         loss = base_losses.compiled(self.model)
@@ -79,6 +85,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             {"attack": attack},
             self.seed,
             checks=None,
+            allow_tf32=self.allow_tf32,
             verbose=0,
         )
         if logs is not None:

@@ -12,6 +12,7 @@ from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.attacks import accuracy
 from atent_keras.attacks.attack import chunks
+from atent_keras.evaluation.precision import precision
 from atent_keras.threat_models import per_example
 
 # Images by whose answers a network is known again.
@@ -146,7 +147,7 @@ def fingerprint(model, shape, bounds):
     one, other = (np.asarray(predict(images), "float64") for _ in range(2))
     found = {
         "outputs": one.tolist() if np.allclose(one, other) else "random",
-        "precision": _precision(model),
+        "precision": precision(model),
     }
     # Not `variables`: the state of a generator of random numbers moves.
     variables = getattr(model, "weights", None)
@@ -155,12 +156,6 @@ def fingerprint(model, shape, bounds):
     if variables:
         found["weights"] = digest(np.asarray(v) for v in variables)
     return found
-
-
-def _precision(model):
-    layers = [model, *getattr(model, "layers", ())]
-    kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
-    return sorted(filter(None, kinds))
 
 
 def digest(arrays):
