@@ -24,8 +24,9 @@ DATA = np.full((4, 3), 0.5, "float32"), np.zeros(4, int)
 
 @pytest.fixture(autouse=True)
 def switch():
-    """Puts TensorFlow's switch back, whatever a test makes of it."""
+    """TensorFlow's switch as it is by default, and afterwards as it was."""
     before = CONFIG.tensor_float_32_execution_enabled()
+    CONFIG.enable_tensor_float_32_execution(True)
     yield
     CONFIG.enable_tensor_float_32_execution(before)
 
