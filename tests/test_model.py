@@ -2,6 +2,7 @@ import copy
 import functools
 import itertools
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -18,6 +19,7 @@ from sklearn.datasets import load_digits
 
 import atent_keras as ak
 import rivals
+import scripts
 from atent_keras.attacks import PGD
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
@@ -151,6 +153,7 @@ def test_exported_it_needs_tensorflow_alone(batch, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", script, *expected],
         cwd=tmp_path,
+        env={**os.environ, **scripts.CPU},
         capture_output=True,
         text=True,
         check=True,
