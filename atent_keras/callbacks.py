@@ -27,10 +27,14 @@ class RobustAccuracy(keras.callbacks.Callback):
         batch_size: Positive integer, how many images of a batch are attacked
             together. Defaults to `None`: see
             `atent_keras.config.set_batch_size`.
+        allow_tf32: Boolean, whether a GPU may round float32 to TF32 under
+            attack; see `evaluate_robustness`. Training around it computes as
+            it did. Defaults to `False`.
 
     Raises:
-        TypeError: If `attack` is no attack, or `data` a generator, which
-            would be empty after the first epoch.
+        ValueError, TypeError: If a setting is out of its range, `attack` no
+            attack, or `data` a generator, which would be empty after the
+            first epoch.
 
     Example:
 
@@ -45,7 +49,14 @@ class RobustAccuracy(keras.callbacks.Callback):
     ... ]
     """
 
-    def __init__(self, data, attack=None, seed=0, batch_size=None):
+    def __init__(
+        self,
+        data,
+        attack=None,
+        seed=0,
+        batch_size=None,
+        allow_tf32=False,
+    ):
         super().__init__()
         if isinstance(data, types.GeneratorType):
             raise TypeError(
@@ -58,10 +69,12 @@ class RobustAccuracy(keras.callbacks.Callback):
                 f"attack={attack!r}"
             )
         checks.require_seed(seed)
+        checks.require_flag(allow_tf32=allow_tf32)
         self.data = data
         self.attack = attack
         self.seed = seed
         self.batch_size = batch_size
+        self.allow_tf32 = allow_tf32
 
     def on_train_begin(self, logs=None):
         loss = base_losses.compiled(self.model)
@@ -84,6 +97,7 @@ class RobustAccuracy(keras.callbacks.Callback):
             self.seed,
             checks=None,
             batch_size=self.batch_size,
+            allow_tf32=self.allow_tf32,
             verbose=0,
         )
         if logs is not None:

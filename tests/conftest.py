@@ -12,11 +12,21 @@ import atent_keras as ak
 
 # What XLA compiles here runs a few times: being quick to compile counts.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Several processes share a GPU, if there is one.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+# What is compared is float32, which a GPU would round to TF32.
+tf.config.experimental.enable_tensor_float_32_execution(False)
 # Two logical devices, before TensorFlow starts, for what runs on several.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+GPU = bool(tf.config.list_physical_devices("GPU"))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not GPU:
+        pytest.skip("needs a GPU, and TensorFlow sees none")
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +34,17 @@ def seeded():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="module")
+def on_the_cpu():
+    """Everything of a module on one CPU: repeated to the last bit, and beside
+    the two devices of `strategy`."""
+    with tf.device("CPU:0"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def strategy():
-    """The one strategy of the two devices.
+    """The one strategy of the two devices, which are CPUs wherever it runs.
 
     In one process, TensorFlow takes the collectives of a second strategy of
     the same devices for those of the first.
@@ -93,6 +111,25 @@ def largest_difference(one, other):
         float(np.max(np.abs(np.asarray(a) - np.asarray(b)), initial=0.0))
         for a, b in zip(one, other, strict=True)
     )
+
+
+def assert_repeats(again, before):
+    """The same was computed twice, with the same result, to the last bit.
+
+    On a GPU sums are added up in an order that changes from run to run, so
+    that results are the same but for rounding; where a sign depends on that,
+    an attack takes a whole step the other way.
+
+    Args:
+        again, before: Arrays, or nested structures of them.
+    """
+    pairs = zip(tf.nest.flatten(again), tf.nest.flatten(before), strict=True)
+    for one, other in pairs:
+        if GPU:
+            difference = np.abs(np.subtract(one, other, dtype="float64"))
+            assert np.mean(difference > 1e-5) < 0.01
+        else:
+            np.testing.assert_array_equal(one, other)
 
 
 @keras.saving.register_keras_serializable("tests")

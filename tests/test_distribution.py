@@ -17,6 +17,8 @@ from conftest import small_loss
 from conftest import small_model
 from conftest import small_network
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 STILL = {"noise_scale": 0.0, "random_start": False}
 
 

@@ -20,6 +20,8 @@ from kills import FLAGS
 from kills import SCRIPT
 from kills import newest
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 TESTS = pathlib.Path(__file__).parent
 
 

@@ -14,7 +14,9 @@ from atent_keras.evaluation import table
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import split
+from atent_keras.evaluation.precision import tensor_float_32
 from atent_keras.evaluation.report import Report
+from atent_keras.evaluation.results import PRECISION
 from atent_keras.evaluation.results import Results
 from atent_keras.evaluation.robustness import counted_alone
 from atent_keras.evaluation.robustness import require_run
@@ -52,6 +54,8 @@ class CertificationReport(Report):
         confidence: Float, the confidence of the intervals.
         num_ignored: Integer, the number of further examples, which were left
             out since the network's loss ignores their label.
+        precision: String, in what the network computed; see
+            `RobustnessReport`.
     """
 
     correct: np.ndarray
@@ -66,6 +70,7 @@ class CertificationReport(Report):
     data: str = ""
     confidence: float = 0.95
     num_ignored: int = 0
+    precision: str = ""
 
     NAME = "certificates"
 
@@ -115,7 +120,8 @@ class CertificationReport(Report):
             f"certified accuracy on {self.num_examples} examples"
             f"{self.left_out} by smoothing with sigma {self.sigma:g}: "
             f"{self.num_samples} samples, and {self.selection_samples} to "
-            f"choose the class, alpha {self.alpha:g}, seed {self.seed}; "
+            f"choose the class, alpha {self.alpha:g}, seed {self.seed}"
+            f"{self.in_precision}; "
             f"{table.percent(self.abstained)} without a certificate"
         )
 
@@ -175,6 +181,7 @@ def certify_robustness(
     *,
     folder=None,
     confidence=0.95,
+    allow_tf32=False,
     verbose=1,
 ):
     """Measures the certified accuracy of a smoothed classifier.
@@ -202,6 +209,8 @@ def certify_robustness(
         folder: Path of the results. Defaults to `None`: none are written.
         confidence: Float in (0, 1), the confidence of the intervals of the
             accuracies, over the choice of images. Defaults to 0.95.
+        allow_tf32: Boolean, whether a GPU may round float32 to TF32; see
+            `evaluate_robustness`. Defaults to `False`.
         verbose: 0 for silence, 1 for a progress bar. Defaults to 1.
 
     Returns:
@@ -234,7 +243,8 @@ def certify_robustness(
     require_certifiable(num_samples, selection_samples, alpha)
     if folder is not None:
         CertificationReport.require_room(folder)
-    with Results.alone(folder, "certificates_progress") as results:
+    name = "certificates_progress"
+    with tensor_float_32(allow_tf32), Results.alone(folder, name) as results:
         results.require(
             version=__version__,
             floatx=keras.config.floatx(),
@@ -300,6 +310,7 @@ def certify_robustness(
             digest.value,
             float(confidence),
             num_ignored,
+            results.settings[PRECISION],
         )
         if folder is not None:
             report.save(folder)

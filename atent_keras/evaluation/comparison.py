@@ -89,9 +89,16 @@ class RobustnessComparison:
 
     def _caption(self):
         report = next(iter(self.reports.values()))
+        precisions = {one.in_precision for one in self.reports.values()}
+        if len(precisions) > 1:
+            precisions = (
+                f"{one.in_precision} ({name})"
+                for name, one in self.reports.items()
+            )
         return (
             f"accuracy in % on {report.num_examples} examples "
             f"({100 * report.confidence:g} % confidence), seed {report.seed}"
+            f"{''.join(precisions)}"
         )
 
     def to_markdown(self):

@@ -19,8 +19,8 @@ class Report:
     """What all reports have: examples, intervals, files.
 
     A subclass has the attributes `correct`, booleans `(num_examples,)`,
-    `confidence` and `num_ignored`, a `NAME` for its files, and says what goes
-    into them.
+    `confidence`, `num_ignored` and `precision`, a `NAME` for its files, and
+    says what goes into them.
     """
 
     @property
@@ -32,6 +32,11 @@ class Report:
     def left_out(self):
         """String, what there is to say of the examples that were left out."""
         return f", {self.num_ignored} ignored" if self.num_ignored else ""
+
+    @property
+    def in_precision(self):
+        """String, what there is to say of the precision."""
+        return f", {self.precision}" if self.precision else ""
 
     def interval(self, accuracy):
         """Returns the confidence interval of one of this report's accuracies.
@@ -157,6 +162,9 @@ class RobustnessReport(Report):
         confidence: Float, the confidence of the intervals.
         num_ignored: Integer, the number of further examples, which were left
             out since the network's loss ignores their label.
+        precision: String, in what the network computed: the dtype policies of
+            its layers, such as `"float32"` or `"mixed_bfloat16"`, and whether
+            a GPU rounded float32 to TF32: `"float32 with TF32"`.
     """
 
     correct: np.ndarray
@@ -166,6 +174,7 @@ class RobustnessReport(Report):
     data: str = ""
     confidence: float = 0.95
     num_ignored: int = 0
+    precision: str = ""
 
     NAME = "report"
 
@@ -234,7 +243,8 @@ class RobustnessReport(Report):
         ]
         lines = [
             f"accuracy on {self.num_examples} examples{self.left_out} "
-            f"({100 * self.confidence:g} % confidence), seed {self.seed}",
+            f"({100 * self.confidence:g} % confidence), seed {self.seed}"
+            f"{self.in_precision}",
             table.text(rows, left=(0, 4)),
         ]
         if self.findings:
@@ -264,9 +274,10 @@ class RobustnessReport(Report):
             "setting",
         ]
         parts = [
-            f"{self.num_examples} examples{self.left_out}, seed {self.seed}, "
-            f"atent_keras {__version__}; intervals by Clopper and Pearson. A "
-            "clean error counts as an error under every attack.\n",
+            f"{self.num_examples} examples{self.left_out}, seed {self.seed}"
+            f"{self.in_precision}, atent_keras {__version__}; intervals by "
+            "Clopper and Pearson. A clean error counts as an error under every "
+            "attack.\n",
             table.markdown(header, rows),
         ]
         if self.findings:
@@ -301,6 +312,7 @@ class RobustnessReport(Report):
                 },
                 "seed": self.seed,
                 "data": self.data,
+                "precision": self.precision,
                 "version": __version__,
             },
             indent=2,

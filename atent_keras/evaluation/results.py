@@ -20,6 +20,7 @@ from atent_keras.lock import require_folder
 SETTINGS = "settings.json"
 EXAMPLES = "examples.npz"
 FINDINGS = "findings.json"
+PRECISION = "the model's precision"  # a setting, which reports name
 # What is known, by the folder's name: of every batch, and by each attack (or
 # by the certification).
 _PARTS = {

@@ -18,9 +18,11 @@ from atent_keras.evaluation.batches import count
 from atent_keras.evaluation.case import Case
 from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.masking import MaskingChecks
+from atent_keras.evaluation.precision import tensor_float_32
 from atent_keras.evaluation.report import WORST_CASE
 from atent_keras.evaluation.report import AttackResult
 from atent_keras.evaluation.report import RobustnessReport
+from atent_keras.evaluation.results import PRECISION
 from atent_keras.evaluation.results import Results
 from atent_keras.evaluation.saved_model import load_classifier
 from atent_keras.evaluation.target import Target
@@ -39,6 +41,7 @@ def evaluate_robustness(
     checks=MaskingChecks(),
     confidence=0.95,
     batch_size=None,
+    allow_tf32=False,
     verbose=1,
 ):
     """Measures a network's accuracy, clean and under each of several attacks.
@@ -84,6 +87,9 @@ def evaluate_robustness(
         batch_size: Positive integer, how many images of a batch are looked at
             together. Defaults to `None`: see
             `atent_keras.config.set_batch_size`.
+        allow_tf32: Boolean, whether a GPU may round float32 to TF32, which is
+            faster. The report says so. Whatever TensorFlow was told before
+            holds again afterwards. Defaults to `False`.
         verbose: 0 for silence, 1 for a progress bar, and one of the checks.
             Defaults to 1.
 
@@ -124,7 +130,11 @@ def evaluate_robustness(
         attacks = {name: _silent(attack) for name, attack in attacks.items()}
     if folder is not None:
         RobustnessReport.require_room(folder)
-    with config.batches_of(batch_size), Results.alone(folder) as results:
+    with (
+        config.batches_of(batch_size),
+        tensor_float_32(allow_tf32),
+        Results.alone(folder) as results,
+    ):
         walk = Walk(model, attacks, int(seed), results, checks)
         bar = Bar(count(data), attacks, verbose)
         for x, y in batches(data):
@@ -149,6 +159,7 @@ def evaluate_robustness(
             walk.digest.value,
             float(confidence),
             walk.num_ignored,
+            results.settings[PRECISION],
         )
         if folder is not None:
             report.save(folder)

@@ -13,6 +13,7 @@ from atent_keras import checks
 from atent_keras.attacks import accuracy
 from atent_keras.compiler import any_batch
 from atent_keras.compiler import compiled
+from atent_keras.evaluation.precision import precision
 from atent_keras.threat_models import per_example
 
 # Images by whose answers a network is known again.
@@ -149,7 +150,7 @@ def fingerprint(model, shape, bounds):
     one, other = (np.asarray(predict(images), "float64") for _ in range(2))
     found = {
         "outputs": one.tolist() if np.allclose(one, other) else "random",
-        "precision": _precision(model),
+        "precision": precision(model),
     }
     # Not `variables`: the state of a generator of random numbers moves.
     variables = getattr(model, "weights", None)
@@ -158,12 +159,6 @@ def fingerprint(model, shape, bounds):
     if variables:
         found["weights"] = digest(np.asarray(v) for v in variables)
     return found
-
-
-def _precision(model):
-    layers = [model, *getattr(model, "layers", ())]
-    kinds = {getattr(layer, "compute_dtype", None) for layer in layers}
-    return sorted(filter(None, kinds))
 
 
 def digest(arrays):

@@ -16,6 +16,9 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 900  # seconds; a busy machine takes its time
+# On a CPU, several at once do not compete for memory, and end with the same
+# bits. A script that is to have a GPU is given its number.
+CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["sklearn.datasets", "tensorflow_datasets", "atent_keras.plots"]
@@ -27,7 +30,7 @@ def run_afresh(script, *arguments, **environment):
     path = f"{ROOT}{os.pathsep}{ROOT / 'examples'}"
     done = subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, **CPU, "PYTHONPATH": path, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -51,7 +54,7 @@ def running(script, *arguments, **environment):
             target=_main,
             args=(
                 [str(script), *map(str, arguments)],
-                {**os.environ, **environment},
+                {**os.environ, **CPU, **environment},
                 output.name,
             ),
         )

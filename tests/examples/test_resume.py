@@ -11,6 +11,8 @@ from conftest import small_model
 from conftest import small_network
 from resume import Resume
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 STEPS = 5  # an epoch
 EPOCHS = 3
 

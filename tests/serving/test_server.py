@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
+import scripts
 from conftest import small_model
 
 NAMES = [f"digit {i}" for i in range(10)]
@@ -38,7 +39,7 @@ def served(tmp_path_factory, digits):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=folder,
-        env=environment,
+        env={**environment, **scripts.CPU},
     )
     yield model, int(process.stdout.readline()), process
     process.kill()
