@@ -13,6 +13,11 @@ KINDS = (
     "weight gradients",
 )
 
+# The products that a GPU's peak is measured by: their number, and the rows and
+# columns of each.
+_PRODUCTS, _SIZE = 8, 8192
+PRODUCT_GFLOP = 2 * _PRODUCTS * _SIZE**3 / 1e9
+
 
 class Passes(NamedTuple):
     """How often a training step goes through a network.
@@ -62,6 +67,26 @@ def multiplications(layer):
     """Of one forward pass, for one example."""
     positions = math.prod(layer.output.shape[1:-1])
     return positions * math.prod(layer.kernel.shape)
+
+
+def product():
+    """Large products in bfloat16, from whose time a device's peak follows.
+
+    Returns:
+        A compiled function that runs them, one after the other.
+    """
+    # Of such a scale that the products keep it.
+    x = tf.random.normal((_SIZE, _SIZE)) / _SIZE**0.5
+    x = tf.cast(x, tf.bfloat16)
+
+    @tf.function(autograph=False)
+    def run():
+        y = x
+        for _ in range(_PRODUCTS):
+            y = tf.matmul(y, x)
+        return tf.reshape(y, [-1])[0]
+
+    return lambda: run().numpy()
 
 
 def operations(model, batch_size, dtype):
@@ -121,4 +146,4 @@ def _in_turn(functions):
                 results.append(tf.reshape(function(), [-1])[0])
         return results
 
-    return run
+    return lambda: [result.numpy() for result in run()]

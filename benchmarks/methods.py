@@ -1,8 +1,8 @@
 r"""What a training step of each method costs, in passes and in time.
 
     pip install "." && python benchmarks/methods.py
-    python benchmarks/methods.py --settings=PreActResNet18:10 --jit_compile \
-        --precision=mixed_bfloat16            # on a GPU
+    python benchmarks/methods.py --settings=PreActResNet18:10:512 \
+        --precision=mixed_bfloat16            # on a GPU, where XLA compiles
 
 One table for each network, all rows with the same number of steps of the
 inner attack; all of it goes to `methods.json`, too. Each row lives in a process
@@ -16,6 +16,7 @@ count is in `tests/losses/test_methods.py`.
 import json
 import pathlib
 
+import device
 import keras
 import processes
 import tensorflow as tf
@@ -29,8 +30,6 @@ import atent_keras as ak
 FLAGS = flags.FLAGS
 FLAGS.set_default("settings", ["SmallCNN:10", "ResNet20:10"])
 FLAGS.set_default("output", "methods.json")
-flags.DEFINE_bool("jit_compile", False, "Whether XLA compiles the step.")
-flags.DEFINE_string("precision", "float32", "Keras's dtype policy.")
 
 ATENT = "ATENT, K=2"
 
@@ -112,13 +111,13 @@ METHODS = {
 }
 
 
-def measure(name, num_steps):
+def measure(name, num_steps, batch_size):
     """Prints a table; returns its rows as dictionaries, by label."""
     table = {"plain Keras": Passes(1, 0, 1, 1)}
     for label, (_, passes) in METHODS.items():
         table[label] = passes(num_steps)
-    given = name, num_steps, FLAGS.batch_size
-    how = FLAGS.jit_compile, FLAGS.precision
+    given = name, num_steps, batch_size
+    how = device.jit_compile(), FLAGS.precision
     running = {
         label: processes.Process(step, *given, label, *how) for label in table
     }
@@ -130,7 +129,8 @@ def measure(name, num_steps):
     for process in running.values():
         process.close()
     print(
-        f"\n{name}, {num_steps} steps, batch {FLAGS.batch_size}\n{'':<20}"
+        f"\n{name}, {num_steps} steps, batch {batch_size}\n"
+        f"{device.header()}\n{'':<20}"
         f"{'forward':>8}{'images':>7}{'last':>5}{'weights':>8}"
         f"{'ms [quartiles]':>25}{'to ATENT':>9}{'MiB':>6}"
     )
@@ -154,12 +154,12 @@ def measure(name, num_steps):
 
 def main(argv):
     del argv
-    settings = [setting.split(":") for setting in FLAGS.settings]
     results = {
-        f"{name}:{steps}": measure(name, int(steps)) for name, steps in settings
+        setting: measure(*train_step.parse(setting))
+        for setting in FLAGS.settings
     }
-    text = json.dumps(results, indent=2) + "\n"
-    pathlib.Path(FLAGS.output).write_text(text)
+    text = json.dumps({**device.described(), "tables": results}, indent=2)
+    pathlib.Path(FLAGS.output).write_text(text + "\n")
 
 
 if __name__ == "__main__":

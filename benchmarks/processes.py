@@ -1,11 +1,16 @@
 """Functions in processes of their own, so that their memory is their own."""
 
 import multiprocessing
+import os
 import pathlib
 import re
 import time
 
 import numpy as np
+import tensorflow as tf
+
+# Several processes share a GPU, of which each would take all memory at once.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 WARM_UP = 1  # calls that do not count: the first one compiles
 
@@ -37,7 +42,11 @@ class Process:
         return self._ask((name,))
 
     def peak(self):
-        """Returns the MiB that the calls so far have added at most."""
+        """Returns the MiB that the calls so far have taken at most.
+
+        Of a GPU's memory all that was in use, as other libraries count; of the
+        machine's what the calls have added.
+        """
         return self._ask(_PEAK)
 
     def close(self):
@@ -53,13 +62,11 @@ _PEAK = "how much memory"
 
 def _serve(pipe, build, arguments):
     functions = build(*arguments)
-    # From here on the peak is that of the calls.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    before = _mebibytes("VmRSS")
+    peak = _peak_from_here()
     pipe.send(list(functions))
     while (name := pipe.recv()) is not None:
         if name == _PEAK:
-            pipe.send(_mebibytes("VmHWM") - before)
+            pipe.send(peak())
             continue
         if isinstance(name, tuple):
             pipe.send(functions[name[0]]())
@@ -69,9 +76,32 @@ def _serve(pipe, build, arguments):
         pipe.send(time.perf_counter() - start)
 
 
+def _peak_from_here():
+    """Returns a function that gives the peak, in MiB, from here on."""
+    if tf.config.list_physical_devices("GPU"):
+        memory = tf.config.experimental
+        memory.reset_memory_stats("GPU:0")
+        return lambda: memory.get_memory_info("GPU:0")["peak"] / 2**20
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before = _mebibytes("VmRSS")
+    return lambda: _mebibytes("VmHWM") - before
+
+
 def _mebibytes(name):
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024
+
+
+def first(calls):
+    """Times each function once: its first call, which compiles.
+
+    Args:
+        calls: As in `interleave`.
+
+    Returns:
+        Dictionary from the same to the seconds.
+    """
+    return {key: process.time(name) for key, (process, name) in calls.items()}
 
 
 def interleave(calls, rounds):

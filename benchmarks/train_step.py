@@ -1,6 +1,8 @@
 r"""What a training step costs, and where its time goes.
 
     pip install ".[benchmarks]" && python benchmarks/train_step.py
+    python benchmarks/train_step.py --precision=mixed_bfloat16 \
+        --settings=PreActResNet18:10,PreActResNet18:10:512    # on a GPU
 
 One table for each network and number of steps, then the ratios, then the
 operations of one step by time; all of it goes to `train_step.json`, too. Each
@@ -10,7 +12,10 @@ busy machine slows all of them alike; figures are medians with quartiles.
 `GFLOP/s` counts the convolutions and matrix products that the method needs,
 two operations for a multiplication with its addition. `of rate` compares the
 step with the time that those operations take alone, one by one, on the
-network's own shapes in the same precision and the same run.
+network's own shapes in the same precision and the same run. On a GPU, whose
+time XLA does not spend on one operation after the other, it is `of peak`: the
+share of the rate of a large bfloat16 product, timed in the same run; and what
+compiling takes is the first call.
 """
 
 import importlib.util
@@ -19,6 +24,7 @@ import os
 import pathlib
 
 import arithmetic
+import device
 import keras
 import numpy as np
 import operations
@@ -34,10 +40,17 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "settings",
     ["SmallCNN:10", "SmallCNN:40", "SmallCNN:80", "ResNet20:10"],
-    "Networks and numbers of steps.",
+    "Networks, numbers of steps and, unless it is --batch_size, images a step: "
+    "PreActResNet18:10:512.",
 )
 flags.DEFINE_integer("rounds", 5, "Timed calls of each row.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
+flags.DEFINE_multi_string(
+    "row", [], "A row to measure, such as 'plain Keras' (default: all)."
+)
+flags.DEFINE_bool(
+    "profile", None, "Whether to list a graph's operations (default: on a CPU)."
+)
 flags.DEFINE_bool("art", True, "Whether to time ART's trainer, if installed.")
 flags.DEFINE_string("output", "train_step.json", "JSON file to write.")
 
@@ -72,16 +85,21 @@ def keras_step(model, x, y):
     """Keras's own training step, compiled as `fit` compiles it."""
 
     def compiled():
-        step = tf.function(model.train_step, autograph=False)
+        step = tf.function(
+            model.train_step, autograph=False, jit_compile=model.jit_compile
+        )
         return lambda: step((x, y))["loss"].numpy()
 
     return {"step": compiled(), "first call": lambda: compiled()()}
 
 
-def plain(name, num_steps, batch_size):
+def plain(name, num_steps, batch_size, jit_compile, precision):
+    keras.config.set_dtype_policy(precision)
     model, x, y = network(name, batch_size)
     model.compile(
-        keras.optimizers.SGD(0.01), loss=cross_entropy(), jit_compile=False
+        keras.optimizers.SGD(0.01),
+        loss=cross_entropy(),
+        jit_compile=jit_compile,
     )
     return keras_step(model, x, y)
 
@@ -94,27 +112,32 @@ class AdversarialTraining(keras.Model):
         return super().train_step((self.attack(self, x, y), y))
 
 
-def pgd(name, num_steps, batch_size):
+def pgd(name, num_steps, batch_size, jit_compile, precision):
+    keras.config.set_dtype_policy(precision)
     network_, x, y = network(name, batch_size)
     model = AdversarialTraining(network_.inputs, network_.outputs)
     model.attack = ak.attacks.PGD(
         sampler(num_steps).threat_model, num_steps=num_steps
     )
     model.compile(
-        keras.optimizers.SGD(0.01), loss=cross_entropy(), jit_compile=False
+        keras.optimizers.SGD(0.01),
+        loss=cross_entropy(),
+        jit_compile=jit_compile,
     )
     return keras_step(model, x, y)
 
 
-def two_passes(name, num_steps, batch_size):
+def two_passes(name, num_steps, batch_size, jit_compile, precision):
     """ATENT as the authors' code spells it: each point is passed twice.
 
     The first pass serves the climb, and its way back computes the weights'
     gradient, too, which is thrown away. The second adds to the average, whose
     gradient goes back through the graphs of all steps. (TensorFlow would find
     that the second pass of a step is the first of the next, and leave it out,
-    were the first one not a function apart.)
+    were the first one not a function apart; XLA always finds it, so this row
+    is a graph.)
     """
+    keras.config.set_dtype_policy(precision)
     model, x, y = network(name, batch_size)
     optimizer = keras.optimizers.SGD(0.01)
     chain, alpha = sampler(num_steps), 0.9
@@ -152,7 +175,7 @@ def two_passes(name, num_steps, batch_size):
     return {"step": lambda: step()[0].numpy()}
 
 
-def atent(name, num_steps, batch_size, kept, precision):
+def atent(name, num_steps, batch_size, jit_compile, precision, kept):
     keras.config.set_dtype_policy(precision)
     network_, x, y = network(name, batch_size)
     model = ak.ATENTModel(network_.inputs, network_.outputs)
@@ -161,13 +184,14 @@ def atent(name, num_steps, batch_size, kept, precision):
         loss=ak.ATENTRegularizedLoss(
             cross_entropy(), sampler(num_steps), loss_iterates=kept
         ),
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
     return keras_step(model, x, y)
 
 
-def art(name, num_steps, batch_size):
-    """ART's adversarial training on a single batch."""
+def art(name, num_steps, batch_size, jit_compile, precision):
+    """ART's adversarial training on a single batch, compiled as ART does."""
+    keras.config.set_dtype_policy(precision)
     os.environ["TQDM_DISABLE"] = "1"
     from art.defences.trainer import AdversarialTrainerMadryPGD
     from art.estimators.classification import TensorFlowV2Classifier
@@ -193,7 +217,10 @@ def art(name, num_steps, batch_size):
     return {"step": lambda: trainer.fit(x, y)}
 
 
-def alone(name, num_steps, batch_size):
+def alone(name, batch_size):
+    """What a step's arithmetic takes without a step around it."""
+    if device.has_gpu():
+        return {"product": arithmetic.product()}
     model, *_ = network(name, batch_size)
     return {
         f"{kind}, {dtype}": function
@@ -205,37 +232,61 @@ def alone(name, num_steps, batch_size):
 
 
 def rows(num_steps):
-    """The rows of a table: the way to build each, and the passes it needs."""
-    steps = num_steps
+    """The rows of a table: build, precision, more arguments, passes needed."""
+    steps, precision = num_steps, FLAGS.precision
     pgd_passes = Passes(steps + 1, steps, 1, 1)
     table = {
-        "plain Keras": ((plain,), Passes(1, 0, 1, 1)),
-        "PGD training": ((pgd,), pgd_passes),
+        "plain Keras": (plain, precision, (), Passes(1, 0, 1, 1)),
+        "PGD training": (pgd, precision, (), pgd_passes),
         "ATENT, two passes": (
-            (two_passes,),
+            two_passes,
+            precision,
+            (),
             Passes(2 * steps, steps, steps, 2 * steps),
         ),
     }
     for label, kept in KEPT.items():
-        precision = "mixed_bfloat16" if "bfloat16" in label else "float32"
-        table[label] = (
-            (atent, kept, precision),
-            Passes(steps + 1, steps, 1, kept or steps),
-        )
+        own = "mixed_bfloat16" if "bfloat16" in label else precision
+        if own == precision and "bfloat16" in label:
+            continue  # as all the others are
+        passes = Passes(steps + 1, steps, 1, kept or steps)
+        table[label] = (atent, own, (kept,), passes)
     if FLAGS.art and importlib.util.find_spec("art"):
-        table["ART, PGD training"] = ((art,), pgd_passes)
-    return table
+        table["ART, PGD training"] = (art, precision, (), pgd_passes)
+    unknown = {*FLAGS.row} - {*table}
+    if unknown:
+        raise app.UsageError(
+            f"--row must be one of {', '.join(map(repr, table))}. Received: "
+            f"{', '.join(map(repr, sorted(unknown)))}"
+        )
+    return {
+        label: row
+        for label, row in table.items()
+        if not FLAGS.row or label in FLAGS.row
+    }
 
 
-def measure(name, num_steps):
+def parse(setting):
+    """Reads `name:steps` or `name:steps:batch`."""
+    name, steps, *batch_size = setting.split(":")
+    return name, int(steps), int(*batch_size or [FLAGS.batch_size])
+
+
+def measure(name, num_steps, batch_size):
     """Prints a table; returns its rows as dictionaries, by label."""
-    batch_size = FLAGS.batch_size
     table = rows(num_steps)
-    given = name, num_steps, batch_size
+    on_gpu = device.has_gpu()
+    compiled = device.jit_compile()
     running = {
-        label: processes.Process(build, *given, *more)
-        for label, ((build, *more), _) in table.items()
-    } | {"alone": processes.Process(alone, *given)}
+        label: processes.Process(
+            build, name, num_steps, batch_size, compiled, precision, *more
+        )
+        for label, (build, precision, more, _) in table.items()
+    } | {"alone": processes.Process(alone, name, batch_size)}
+    steps = {label: (running[label], "step") for label in table}
+    # Before anything is warm. On a CPU, where it is short, it is measured
+    # again and again below.
+    first = processes.first(steps) if on_gpu else {}
     took = processes.interleave(
         {
             (label, name): (process, name)
@@ -246,47 +297,61 @@ def measure(name, num_steps):
         FLAGS.rounds,
     )
     mebibytes = {label: process.peak() for label, process in running.items()}
-    first = processes.interleave(
-        {
+    if not on_gpu:
+        tracing = {
             label: (process, "first call")
             for label, process in running.items()
             if "first call" in process.names
-        },
-        FLAGS.rounds,
-    )
+        }
+        first = {
+            label: (quartiles[1] - took[label, "step"][1]) / 1e3
+            for label, quartiles in processes.interleave(
+                tracing, FLAGS.rounds
+            ).items()
+        }
     for process in running.values():
         process.close()
     model, *_ = network(name, batch_size)
+    share, spent = "share_of_rate", "tracing_seconds"
+    if on_gpu:
+        share, spent = "share_of_peak", "first_call_seconds"
+        peak = 1e3 * arithmetic.PRODUCT_GFLOP / took["alone", "product"][1]
     print(
-        f"\n{name}, {num_steps} steps, batch {batch_size}\n"
-        f"{'':<21}{'ms [quartiles]':>25}{'images/s':>9}{'GFLOP/s':>8}"
-        f"{'of rate':>8}{'tracing s':>10}{'MiB':>6}"
+        f"\n{name}, {num_steps} steps, batch {batch_size}\n{device.header()}"
+        + (f", bfloat16 product {peak / 1e3:.0f} TFLOP/s" if on_gpu else "")
+        + f"\n{'':<21}{'ms [quartiles]':>25}{'images/s':>9}{'GFLOP/s':>8}"
+        f"{'of peak' if on_gpu else 'of rate':>8}"
+        f"{'first s' if on_gpu else 'tracing s':>10}{'MiB':>6}"
     )
     results = {}
-    for label, (_, passes) in table.items():
+    for label, (_, precision, _, passes) in table.items():
         median = took[label, "step"][1]
-        dtype = "bfloat16" if "bfloat16" in label else "float32"
-        needed = passes.milliseconds(
-            {
-                kind: took["alone", f"{kind}, {dtype}"][1]
-                for kind in arithmetic.KINDS
-            }
-        )
+        gflop = passes.gflop(model, batch_size)
+        if on_gpu:
+            needed = 1e3 * gflop / peak
+        else:
+            dtype = "bfloat16" if "bfloat16" in precision else "float32"
+            needed = passes.milliseconds(
+                {
+                    kind: took["alone", f"{kind}, {dtype}"][1]
+                    for kind in arithmetic.KINDS
+                }
+            )
         row = results[label] = {
             "milliseconds": took[label, "step"],
             "images_per_second": 1e3 * batch_size / median,
-            "gflop_per_second": 1e3 * passes.gflop(model, batch_size) / median,
-            "share_of_rate": needed / median,
+            "gflop_per_second": 1e3 * gflop / median,
+            share: needed / median,
             "mebibytes": mebibytes[label],
         }
-        tracing = ""
+        seconds = ""
         if label in first:
-            row["tracing_seconds"] = (first[label][1] - median) / 1e3
-            tracing = f"{row['tracing_seconds']:.2f}"
+            row[spent] = first[label]
+            seconds = f"{first[label]:.2f}"
         print(
             f"{label:<21}{processes.spread(took[label, 'step']):>25}"
             f"{row['images_per_second']:9.0f}{row['gflop_per_second']:8.0f}"
-            f"{row['share_of_rate']:8.0%}{tracing:>10}{row['mebibytes']:6.0f}",
+            f"{row[share]:8.0%}{seconds:>10}{row['mebibytes']:6.0f}",
             flush=True,
         )
     return results
@@ -295,62 +360,56 @@ def measure(name, num_steps):
 def ratios(results):
     """The comparisons that the tables are made for, as lines of text."""
     every, two, narrow = KEPT
+    pairs = {
+        f"two passes / {every}": ("ATENT, two passes", every),
+        f"two passes / {two}": ("ATENT, two passes", two),
+        f"{two} / PGD training": (two, "PGD training"),
+        f"{two} / {narrow}": (two, narrow),
+        "ART, PGD training / PGD training": (
+            "ART, PGD training",
+            "PGD training",
+        ),
+    }
     for setting, table in results.items():
-
-        def times(one, other):
-            return (
-                table[one]["milliseconds"][1] / table[other]["milliseconds"][1]
-            )
-
-        yield (
-            setting,
-            f"two passes / {every}",
-            times("ATENT, two passes", every),
-        )
-        yield setting, f"two passes / {two}", times("ATENT, two passes", two)
-        yield setting, f"{two} / PGD training", times(two, "PGD training")
-        yield setting, f"{two} / {narrow}", times(two, narrow)
-        if "ART, PGD training" in table:
-            yield (
-                setting,
-                "ART, PGD training / PGD training",
-                times("ART, PGD training", "PGD training"),
-            )
+        for what, (one, other) in pairs.items():
+            if one in table and other in table:
+                one, other = (
+                    table[label]["milliseconds"][1] for label in (one, other)
+                )
+                yield setting, what, one / other
     short, long = "SmallCNN:10", "SmallCNN:80"
     if short in results and long in results:
         for key in ("tracing_seconds", "mebibytes"):
             for label in (every, two):
-                yield (
-                    f"{long} / {short}",
-                    f"{key} of {label}",
-                    results[long][label][key] / results[short][label][key],
-                )
+                if key in results[long].get(label, {}):
+                    yield (
+                        f"{long} / {short}",
+                        f"{key} of {label}",
+                        results[long][label][key] / results[short][label][key],
+                    )
 
 
 def main(argv):
     del argv
-    settings = [setting.split(":") for setting in FLAGS.settings]
-    results = {
-        f"{name}:{steps}": measure(name, int(steps)) for name, steps in settings
-    }
+    results = {setting: measure(*parse(setting)) for setting in FLAGS.settings}
     compared = list(ratios(results))
-    print("\nratios of medians")
+    if compared:
+        print("\nratios of medians")
     for setting, what, ratio in compared:
         print(f"{setting:<26}{what:<42}{ratio:6.2f}")
     profiles = {}
-    for name in dict.fromkeys(name for name, _ in settings):
-        step = atent(name, 10, FLAGS.batch_size, 2, "float32")["step"]
+    wanted = not device.has_gpu() if FLAGS.profile is None else FLAGS.profile
+    names = [parse(setting)[0] for setting in FLAGS.settings if wanted]
+    for name in dict.fromkeys(names):
+        how = False, "float32"
+        step = atent(name, 10, FLAGS.batch_size, *how, 2)["step"]
         profiles[name] = operations.profile(step)
         print(f"\n{name}, 10 steps, K=2, float32: operations by time")
         for operation, share in profiles[name].items():
             print(f"  {share:6.1%}  {operation}")
-    pathlib.Path(FLAGS.output).write_text(
-        json.dumps(
-            {"tables": results, "ratios": compared, "profiles": profiles},
-            indent=2,
-        )
-        + "\n"
-    )
+    found = {"tables": results, "ratios": compared, "profiles": profiles}
+    text = json.dumps({**device.described(), **found}, indent=2)
+    pathlib.Path(FLAGS.output).write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,41 @@ import socket
 import time
 
 import tensorflow as tf
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum(
+    "device",
+    None,
+    ["cpu", "gpu"],
+    "gpu: nothing is begun unless TensorFlow sees one; cpu: none is used, seen "
+    "or not (default: a GPU where there is one).",
+)
 
 TF_CONFIG = (
     '{"cluster": {"worker": ["host1:port", "host2:port"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
+
+
+def choose():
+    """Does what `--device` says, while TensorFlow is still fresh.
+
+    Raises:
+        ValueError: If a GPU is asked for, and TensorFlow sees none.
+    """
+    if FLAGS.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    seen = tf.config.get_visible_devices()
+    if FLAGS.device == "gpu" and not any(
+        device.device_type == "GPU" for device in seen
+    ):
+        names = ", ".join(device.name for device in seen)
+        raise ValueError(
+            "--device=gpu must find a GPU that TensorFlow sees, which takes a "
+            'driver, and libraries: pip install "tensorflow[and-cuda]". '
+            f"Received: {names or 'no device'}"
+        )
 
 
 def strategy(name, timeout):

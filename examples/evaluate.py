@@ -17,6 +17,7 @@ from absl import logging
 from matplotlib import pyplot
 
 import atent_keras as ak
+import devices
 import named_attacks
 import run_folder
 import saved_networks
@@ -251,6 +252,7 @@ def main(argv):
     matplotlib.use("Agg")  # files are all it draws on
     with settings.plain_errors():
         # Whatever is wrong with the flags shows before any work.
+        devices.choose()
         chosen = attacks(attack_names(), ball(epsilon()))
         at_radii = curve()
         if numbers("certify"):

@@ -42,6 +42,7 @@ def run(dataset, argv):
         name, attack = settings.attack(dataset, threat_model)
         config = settings.config(dataset)
         folder = run_folder.RunFolder(FLAGS.output_dir, config)
+        devices.choose()
         strategy = devices.strategy(FLAGS.strategy, FLAGS.worker_timeout)
     report = folder.report()
     if report is not None:
