@@ -59,7 +59,7 @@ class Attack:
 
     Returns (of a call):
         Adversarial images: a tensor like `x`, of dtype
-        `keras.config.floatx()`.
+        `keras.config.floatx()`. They are constants to a `tf.GradientTape`.
 
     Raises (in a call):
         ValueError, TypeError: If images, labels or network do not fit each
@@ -195,12 +195,14 @@ class Attack:
         y, loss, classes = self._admit(model, x, checks.labels(y, x))
         seed = noise_lib.as_seed(seed)
         if not tf.executing_eagerly():
-            return self._attack(model, loss, x, y, seed, first)
+            x_adv = self._attack(model, loss, x, y, seed, first)
+            return tf.stop_gradient(x_adv)
         if self.uses_gradient:
             self._look_for_a_gradient(model, x)
         places = noise_lib.places(x, first)
         with config.batches_of(batch_size):
-            return self._perform(model, loss, x, y, seed, places, classes)
+            x_adv = self._perform(model, loss, x, y, seed, places, classes)
+        return tf.stop_gradient(x_adv)
 
     def _admit(self, model, x, y):
         """Checks network and labels; returns labels, loss and classes."""

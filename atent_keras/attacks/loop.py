@@ -20,7 +20,7 @@ def while_loop(condition, body, state):
         state: Tuple of nested structures of tensors.
 
     Returns:
-        The last state.
+        The last state; no gradient leads back through the loop.
     """
     if tf.executing_eagerly():
         while condition(*state):
@@ -51,7 +51,7 @@ def while_loop(condition, body, state):
     )[: len(carried)]
     for value, first in zip(found, carried[1:]):
         value.set_shape(first.shape)
-    return tf.nest.pack_sequence_as(state, found)
+    return tf.nest.pack_sequence_as(state, [*map(tf.stop_gradient, found)])
 
 
 def _traced(function, arguments, attributes=None):

@@ -104,7 +104,9 @@ def climb_and_average(
             ascent = tf.math.divide_no_nan(ascent, share)
         unconnected.update(i for i, new in enumerate(newer) if new is None)
         newer = [
-            old if new is None else (1 - alpha) * old + new / scale
+            old
+            if new is None
+            else (1 - alpha) * old + tf.convert_to_tensor(new) / scale
             for old, new in zip(average.gradients, newer)
         ]
         y_pred = tf.ensure_shape(losses.y_pred, average.y_pred.shape)

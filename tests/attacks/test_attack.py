@@ -28,6 +28,7 @@ from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 from conftest import assert_repeats
 from conftest import cross_entropy
+from conftest import largest_difference
 from conftest import small_model
 from conftest import small_network
 
@@ -485,3 +486,25 @@ def test_loss_must_be_one():
         FGSM(Linf(0.1), loss="no_such_loss")
     with pytest.raises(ValueError, match="`loss` must .* Received"):
         FGSM(Linf(0.1), loss=3)
+
+
+@pytest.mark.parametrize("how", ["eager model", "compiled", "in a graph"])
+def test_adversarial_images_are_constants_to_a_tape(how, batch):
+    model, (x, y) = small_network(), map(tf.constant, batch)
+    model.compile("sgd", cross_entropy(), run_eagerly=how == "eager model")
+    attack = PGD(L2(0.5), num_steps=2)
+
+    def within():
+        with tf.GradientTape() as tape:
+            loss = cross_entropy()(y, model(attack(model, x, y, seed=0)))
+        return tape.gradient(loss, model.trainable_variables)
+
+    def before():
+        x_adv = attack(model, x, y, seed=0)
+        with tf.GradientTape() as tape:
+            loss = cross_entropy()(y, model(x_adv))
+        return tape.gradient(loss, model.trainable_variables)
+
+    if how == "in a graph":
+        within = tf.function(within, autograph=False)
+    assert largest_difference(within(), before()) < 1e-6
