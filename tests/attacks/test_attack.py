@@ -129,7 +129,7 @@ def test_eager_graph_and_xla_agree(attack, own_network, batch, monkeypatch):
 
     monkeypatch.setattr(
         "atent_keras.attacks.noise.normal_noise",
-        lambda seed, like, first: functools.partial(
+        lambda seed, like, first, xla: functools.partial(
             waves, like, tf.convert_to_tensor(first)
         ),
     )
