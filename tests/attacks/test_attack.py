@@ -147,7 +147,7 @@ def test_eager_graph_and_xla_agree(attack, own_network, batch, monkeypatch):
 
 
 @every_attack
-def test_chunks_and_batches_do_not_show(attack, network, digits, monkeypatch):
+def test_parts_and_batches_do_not_show(attack, network, digits):
     x, y = digits[0][:50], digits[1][:50]
     whole = attack(network, x, y, seed=0)
     np.testing.assert_allclose(
@@ -155,8 +155,8 @@ def test_chunks_and_batches_do_not_show(attack, network, digits, monkeypatch):
         whole[20:],
         atol=1e-6,
     )
-    monkeypatch.setattr("atent_keras.attacks.attack.CHUNK_SIZE", 7)
-    np.testing.assert_allclose(attack(network, x, y, seed=0), whole, atol=1e-6)
+    parts = attack(network, x, y, seed=0, batch_size=7)
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 @every_attack
