@@ -13,12 +13,7 @@ from absl import flags
 import settings
 import training
 
-settings.define(
-    "cifar10",
-    model="resnet20",
-    presets=["cifar10_linf", "cifar10_l2"],
-    attack_steps=20,
-)
+settings.define("cifar10", **settings.DATASETS["cifar10"])
 # So that --help shows them.
 flags.adopt_module_key_flags(settings)
 

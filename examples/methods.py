@@ -82,6 +82,40 @@ SETTINGS = tuple(
 ATTACK = ("num_steps", "step_size", "random_start")
 
 
+def passes(loss):
+    """Returns what a training step of a loss costs, in passes of its batch.
+
+    Forward, back to the images or the first layer, and gradients by weights
+    count one each, as docs/methods.md does.
+
+    Args:
+        loss: One of `METHODS`, perhaps within
+            `atent_keras.AdversarialWeightPerturbation`; `None` for plain
+            training.
+
+    Returns:
+        Integer.
+    """
+    if loss is None:
+        return 3
+    perturbed = isinstance(loss, ak.AdversarialWeightPerturbation)
+    inner = loss.loss if perturbed else loss
+    perturbed = perturbed and loss.gamma > 0
+    if isinstance(inner, ak.ATENTRegularizedLoss):
+        num_steps = inner.sampler.num_steps
+        kept = min(inner.loss_iterates or num_steps, num_steps)
+        if perturbed:  # The points are found first, then passed twice.
+            return 2 * num_steps + 6 * kept
+        return 2 * (num_steps + 1) + kept
+    # At the points that were found; TRADES and MART pass the images, too.
+    last = 3 if isinstance(inner, ak.AdversarialLoss) else 6
+    found = 2 * inner.attack.num_steps
+    if isinstance(inner, ak.TRADESLoss):
+        found += 1  # what its attack leads away from
+        last += 3 * (inner.clean_passes - 1)
+    return found + (2 * last if perturbed else last)
+
+
 def make(name, preset, given):
     """Returns a method's loss.
 

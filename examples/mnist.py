@@ -12,12 +12,7 @@ from absl import flags
 import settings
 import training
 
-settings.define(
-    "mnist",
-    model="small_cnn",
-    presets=["mnist_linf", "mnist_l2"],
-    attack_steps=40,
-)
+settings.define("mnist", **settings.DATASETS["mnist"])
 # So that --help shows them.
 flags.adopt_module_key_flags(settings)
 

@@ -24,6 +24,25 @@ NETWORKS = {
     "small_cnn": ak.architectures.SmallCNN,
     "wrn_34_10": ak.architectures.WideResNet,
 }
+# What the flags are defined with, for each data set.
+DATASETS = {
+    "digits": {
+        "model": "small_cnn",
+        "presets": ["mnist_linf", "mnist_l2"],
+        "attack_steps": 40,
+        "epsilon": 0.15,
+    },
+    "mnist": {
+        "model": "small_cnn",
+        "presets": ["mnist_linf", "mnist_l2"],
+        "attack_steps": 40,
+    },
+    "cifar10": {
+        "model": "resnet20",
+        "presets": ["cifar10_linf", "cifar10_l2"],
+        "attack_steps": 20,
+    },
+}
 # Of every robust method.
 ROBUST = ("awp_gamma", "awp_warmup_epochs", "epsilon_warmup_epochs")
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -82,7 +101,7 @@ def define_number(name, default, help):
     )
 
 
-def define(dataset, model, presets, attack_steps):
+def define(dataset, model, presets, attack_steps, epsilon=None):
     """Defines all flags of a data set's training script."""
     flags.DEFINE_enum("model", model, sorted(NETWORKS), "The network.")
     flags.DEFINE_enum(
@@ -101,7 +120,7 @@ def define(dataset, model, presets, attack_steps):
         "the norm alone counts, and the next flags must say the rest.",
     )
     define_number(
-        "epsilon", None, "Radius of the ball, in pixels of [0, 1]: 8/255."
+        "epsilon", epsilon, "Radius of the ball, in pixels of [0, 1]: 8/255."
     )
     define_count(
         "num_steps",
@@ -429,7 +448,7 @@ def attack(dataset, threat_model):
     """The attack of the final table, and its name."""
     step_size = FLAGS.attack_step_size
     if step_size is None and isinstance(threat_model, ak.threat_models.Linf):
-        step_size = ATTACK_STEP_SIZES[dataset]
+        step_size = ATTACK_STEP_SIZES.get(dataset)
     pgd = ak.attacks.PGD(threat_model, step_size, FLAGS.attack_steps)
     return f"PGD-{FLAGS.attack_steps}", pgd
 
@@ -464,28 +483,38 @@ def optimizer(steps_per_epoch):
     return keras.optimizers.SGD(rate, momentum, **average)
 
 
-def model(steps_per_epoch):
+def network(dataset):
+    """A new network of `--model`, for a data set's images."""
+    shape = {}
+    if dataset == "digits":
+        shape["input_shape"] = (8, 8, 1)
+        if FLAGS.model == "small_cnn":  # whose windows would not fit inside
+            shape["padding"] = "same"
+    return NETWORKS[FLAGS.model](**shape)
+
+
+def model(dataset, steps_per_epoch):
     """The network, compiled as the flags say."""
     keras.utils.set_random_seed(FLAGS.seed)
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.precision)
-    network = NETWORKS[FLAGS.model]()
+    made = network(dataset)
     if FLAGS.method != "plain":
         kind = ak.ATENTModel if FLAGS.method == "atent" else ak.RobustModel
-        network = kind(network.inputs, network.outputs)
+        made = kind(made.inputs, made.outputs)
     if FLAGS.weight_decay:
         # PyTorch's decay is this penalty; that of Keras's optimizers is not.
         penalty = keras.regularizers.L2(FLAGS.weight_decay / 2)
-        for variable in network.trainable_variables:
+        for variable in made.trainable_variables:
             variable.regularizer = penalty
-    network.compile(
+    made.compile(
         optimizer(steps_per_epoch),
         loss=loss(steps_per_epoch)[0],
         metrics=["accuracy"],
         jit_compile=FLAGS.xla,
     )
-    return network
+    return made
 
 
 def as_json(report):

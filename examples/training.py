@@ -69,7 +69,7 @@ def train(dataset, folder, strategy, chief, threat_model, name, attack):
         steps = len(data(dataset, "train"))
         validation = data(dataset, "validation")
         with strategy.scope():
-            model = settings.model(steps)
+            model = settings.model(dataset, steps)
         # This builds the metrics, which the checkpoints hold, too.
         model.evaluate(validation.take(1), verbose=0)
         if chief:
@@ -138,12 +138,22 @@ def data(dataset, split, **training):
     """One split of the data set, as the flags limit it."""
     if split == "train":
         training["seed"] = FLAGS.seed
+    batch_size = FLAGS.batch_size if split == "train" else 500
+    limit = FLAGS[f"{split}_limit"].value
+    if dataset == "digits":
+        return digits(split, batch_size, limit, **training)
     return getattr(ak.datasets, dataset)(
-        split,
-        FLAGS.batch_size if split == "train" else 500,
-        limit=FLAGS[f"{split}_limit"].value,
-        data_dir=FLAGS.data_dir,
-        **training,
+        split, batch_size, limit=limit, data_dir=FLAGS.data_dir, **training
+    )
+
+
+def digits(split, batch_size, limit=None, **training):
+    """The digits as the other data sets: the last 200 for training validate."""
+    (x, y), test = ak.datasets.digits()
+    held = slice(-200, None) if split == "validation" else slice(-200)
+    x, y = test if split == "test" else (x[held], y[held])
+    return ak.datasets.pipeline(
+        x[:limit], y[:limit], batch_size, shuffle=split == "train", **training
     )
 
 
@@ -197,7 +207,7 @@ def finish(dataset, folder, name, attack):
     best = keras.models.load_model(folder / "best.keras", compile=False)
     # Coarse arithmetic is for training; an attack deserves exact gradients.
     keras.config.set_dtype_policy("float32")
-    network = settings.NETWORKS[FLAGS.model]()
+    network = settings.network(dataset)
     network.set_weights(best.get_weights())
     test = data(dataset, "test")
     start = time.time()

@@ -9,7 +9,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 import atent_keras as ak
+import methods
 import settings
+import suites
 import training
 from conftest import cross_entropy
 from kills import EXAMPLES
@@ -17,12 +19,8 @@ from run_folder import RunFolder
 
 FLAGS = flags.FLAGS
 FLAG_FILES = sorted((EXAMPLES / "flags").glob("*.flags"))
-# Beside what the files for two cores stand: its name, the images that it
-# trains on, and the passes over them that all spend.
-TWO_CORES = {
-    "_cpu": ("mnist_linf_cpu", 55_000, 506),
-    "_small": ("cifar10_linf_small", 45_000, 70),
-}
+# What the names of flag files hold, and the passes that all of those spend.
+SPENT = {"digits": 960, "_cpu": 506, "_small": 70, "_gpu": 1200}
 
 
 @pytest.fixture(autouse=True)
@@ -245,7 +243,7 @@ def test_warm_ups_are_counted_in_steps():
 )
 def test_who_trains(given, kind, title):
     with flagsaver.flagsaver(**given):
-        model = settings.model(steps_per_epoch=10)
+        model = settings.model("mnist", steps_per_epoch=10)
         assert settings.title() == title
     assert type(model).__name__ in (kind.__name__, "Functional")
     assert isinstance(model, kind)
@@ -295,68 +293,30 @@ def test_published_perturbations(file, preset, warmup_steps):
     assert repr(loss) == repr(published)
 
 
-class Counting(keras.layers.Layer):
-    """A dense layer that counts its passes, where functions run eagerly."""
-
-    def build(self, input_shape):
-        self.kernel = self.add_weight(shape=(input_shape[-1], 10))
-        self.passes = []
-
-    def call(self, x):
-        self.passes.append("forward")
-        kernel = tf.convert_to_tensor(self.kernel)
-        return self.counted("back", x) @ self.counted("by weights", kernel)
-
-    def counted(self, name, tensor):
-        @tf.custom_gradient
-        def identity(tensor):
-            def back(gradient):
-                self.passes.append(name)
-                return gradient
-
-            return tf.identity(tensor), back
-
-        return identity(tensor)
-
-
-def passes(loss):
-    """A step's passes forward, back by images, and back by weights."""
-    counting = Counting()
-    network = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(3), counting]
-    )
-    batch = np.ones((2, 4), "float32"), np.arange(2)
-    tf.config.run_functions_eagerly(True)
-    try:
-        loss.check(network, *batch)  # which looks at a new network
-        counting.passes.clear()
-        loss.value_and_gradients(network, *batch)
-    finally:
-        tf.config.run_functions_eagerly(False)
-    return [
-        counting.passes.count(name)
-        for name in ("forward", "back", "by weights")
-    ]
+PASSES = re.compile(
+    r"(?:(\d+) passes forward, (\d+) back by images and (\d+) by weights|"
+    r"(\d+) passes) a step"
+)
 
 
 @pytest.mark.parametrize("path", FLAG_FILES, ids=lambda path: path.stem)
 def test_flag_files(path):
+    """They can be read, and say what they spend, the same in a suite."""
     loss = read(path)
-    kind = re.search("_cpu$|_small$", path.stem)
-    if not kind:
-        return
-    reference, images, spent = TWO_CORES[kind[0]]
-    forward, back, by_weights = passes(loss)
-    epochs = FLAGS.epochs * (FLAGS.train_limit or images) / images
-    total = round((forward + back + by_weights) * epochs)
-    assert total == pytest.approx(spent, rel=0.03)
-    assert path.stem != reference or total == spent
     comment = " ".join(re.findall("^# (.*)", path.read_text(), re.MULTILINE))
-    assert (
-        f"{forward} passes forward, {back} back by images and {by_weights} by "
-        "weights a step"
-    ) in comment
-    assert f" {total} passes over " in comment
+    kind = next((kind for kind in SPENT if kind in path.stem), None)
+    if kind is None:
+        return
+    plain = FLAGS.method == "plain"
+    step = methods.passes(None if plain else loss)
+    said = PASSES.search(comment)
+    assert sum(int(count or 0) for count in said.groups()) == step
+    images = suites.TRAINING_IMAGES[path.stem.partition("_")[0]]
+    share = (FLAGS.train_limit or images) / images
+    total = round(step * FLAGS.epochs * share)
+    assert f" {total:,} passes over " in comment
+    if not plain:
+        assert total == pytest.approx(SPENT[kind], rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +342,7 @@ def test_schedules(given, steps, expected):
 
 def test_weight_decay_is_pytorchs():
     with flagsaver.flagsaver(weight_decay=0.1, method="plain"):
-        model = settings.model(steps_per_epoch=10)
+        model = settings.model("mnist", steps_per_epoch=10)
     expected = 0.05 * sum(
         float(tf.reduce_sum(tf.square(v.value)))
         for v in model.trainable_weights

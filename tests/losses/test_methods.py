@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import atent_keras as ak
+import methods
 import passes
 import rivals
 from atent_keras.threat_models import Linf
@@ -65,6 +66,7 @@ def test_no_pass_more_than_needed(name):
     # No way leads back from the clean answer that the attack of TRADES climbs.
     back = forward - 1 if "TRADES" in name else forward
     assert second == {**expected, "by inputs": back}
+    assert methods.passes(loss()) == second.total()
 
 
 # The passes in training mode, of which BatchNorm and Dropout take note.

@@ -1,0 +1,315 @@
+"""One row of a comparison, trained with one seed: its commands, and its files.
+
+Every part is a process of its own: what a user would type, and what gives its
+memory back.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import flags
+
+import methods
+import named_attacks
+import run_folder
+import settings
+import standings
+import suites
+from atent_keras.evaluation.certification import CertificationReport
+from atent_keras.evaluation.report import AttackResult
+from atent_keras.evaluation.report import RobustnessReport
+
+FLAGS = flags.FLAGS
+
+EXAMPLES = pathlib.Path(__file__).resolve().parent
+POLL = 1.0  # seconds between looks at a training
+
+
+class ComparedRun:
+    """A row's training with a seed, and its judgement.
+
+    Args:
+        name: String, the row's name.
+        flagfile: Path.
+        seed: Integer.
+        judge: `suites.Judge`.
+        output: Path of the comparison's folder.
+        epochs: Integer, to train for fewer than the flag file says. Defaults
+            to `None`.
+        data_dir: Path of TensorFlow Datasets. Defaults to `None`.
+
+    Attributes:
+        label: String, the name among all runs.
+        command: String, what repeats the training.
+        epochs: Integer.
+        passes: Float, the passes over all training images.
+        parameters: Integer, of the network.
+
+    Raises:
+        ValueError, TypeError: If the flags contradict each other, or the run's
+            folder holds another run.
+    """
+
+    def __init__(
+        self, name, flagfile, seed, judge, output, epochs=None, data_dir=None
+    ):
+        self.name, self.seed, self.judge = name, seed, judge
+        self.flagfile = short(flagfile)
+        self.label = f"{name}, seed {seed}"
+        stem = f"{name} seed {seed}".lower().replace(" ", "_")
+        self.path = output / "runs" / stem
+        self.evaluation = output / "evaluations" / stem
+        self.record = output / "rows" / f"{stem}.json"
+        self.script = f"{judge.dataset}.py"
+        self.arguments = [
+            f"--flagfile={flagfile}",
+            f"--seed={seed}",
+            f"--test_limit={judge.images}",
+            *_shortened(flagfile, epochs),
+        ]
+        self.elsewhere = [f"--data_dir={data_dir}"] if data_dir else []
+        arguments = map(short, self.arguments)
+        self.command = f"python examples/{self.script} {shlex.join(arguments)}"
+        try:
+            self._read_flags()
+        except (ValueError, TypeError, flags.Error) as error:
+            raise ValueError(f"{self.label}: {error}") from error
+
+    def _read_flags(self):
+        """Reads and checks the run's flags, as its process will."""
+        for flag in FLAGS.get_flags_for_module(settings):
+            flag.unparse()
+        FLAGS([self.script, *self.arguments])
+        settings.check()
+        loss, threat_model = settings.loss()
+        plain = FLAGS.method == "plain"
+        norm = type(self.judge.ball())
+        if not plain and not isinstance(threat_model, norm):
+            raise ValueError(
+                f"--preset must be one of {self.judge.norm}, in which all are "
+                f"judged. Received: {self.flagfile} with "
+                f"--preset={FLAGS.preset}"
+            )
+        config = settings.config(self.judge.dataset)
+        self.folder = run_folder.RunFolder(self.path, config)
+        size = suites.TRAINING_IMAGES[self.judge.dataset]
+        share = min(1.0, (FLAGS.train_limit or size) / size)
+        self.epochs = FLAGS.epochs
+        step = methods.passes(None if plain else loss)
+        self.passes = step * self.epochs * share
+        self.network = settings.NETWORKS[FLAGS.model]
+        self.method = settings.title()
+
+    def results(self):
+        """What is known of a run that is done and judged, else `None`."""
+        if not self.record.exists():
+            return None
+        return run_folder.read_json(self.record)
+
+    def train(self, watch):
+        """Trains, or goes on, unless that is done.
+
+        Args:
+            watch: Function that is called now and then with the lines of
+                `metrics.csv`.
+        """
+        if self.folder.report() is None:
+            _call(
+                self.script,
+                [
+                    *self.arguments,
+                    *self.elsewhere,
+                    "--notensorboard",
+                    "--verbose=2",
+                    f"--output_dir={self.path}",
+                ],
+                self.path.with_suffix(".log"),
+                lambda: watch(self.folder.rows()),
+            )
+
+    def evaluate(self, surrogate=None):
+        """Attacks the network, or goes on with it.
+
+        Args:
+            surrogate: `ComparedRun` of a network whose adversarial images are
+                tried, too. Defaults to `None`.
+        """
+        judge = self.judge
+        common = [
+            # In float32, whatever it was trained in.
+            f"--model={self.name}={self.path / 'saved_model'}",
+            f"--dataset={judge.dataset}",
+            f"--norm={judge.norm}",
+            f"--epsilon={judge.epsilon!r}",
+            "--nopictures",
+            *self.elsewhere,
+        ]
+        log = self.evaluation.with_suffix(".log")
+        transfer = []
+        if surrogate is not None and (surrogate.path / "saved_model").exists():
+            transfer = [f"--surrogate={surrogate.path / 'saved_model'}"]
+        _call(
+            "evaluate.py",
+            [
+                *common,
+                f"--attacks={judge.pgd},AutoAttack",
+                f"--test_limit={judge.images}",
+                f"--radii={','.join(map(str, judge.radii))}",
+                f"--certify={judge.sigma}",
+                f"--certify_limit={judge.certified_images}",
+                f"--certify_samples={judge.certified_samples}",
+                f"--output_dir={self.evaluation}",
+                *transfer,
+            ],
+            log,
+        )
+        if judge.pgd_images > judge.images:
+            _call(
+                "evaluate.py",
+                [
+                    *common,
+                    f"--attacks={judge.pgd}",
+                    f"--test_limit={judge.pgd_images}",
+                    "--nochecks",
+                    f"--output_dir={self.evaluation / 'all'}",
+                ],
+                log,
+            )
+
+    def write(self, seconds):
+        """Writes the row's figures, out of the files of all that was run."""
+        trained = run_folder.read_json(self.path / "results.json")
+        config = run_folder.read_json(self.path / "config.json")
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        run_folder.write_json(
+            self.record,
+            {
+                **self.plan(),
+                "training_seconds": trained["training_seconds"],
+                "judging_seconds": seconds,
+                "flags": config["flags"],
+                "versions": config["versions"],
+                "devices": config["devices"],
+                **self._figures(),
+            },
+        )
+
+    def _figures(self):
+        """What the evaluation's files say, as the tables need it."""
+        judge, folder = self.judge, self.evaluation / self.name
+        few = run_folder.read_json(folder / "report.json")
+        every = few
+        if judge.pgd_images > judge.images:
+            every = self.evaluation / "all" / self.name / "report.json"
+            every = run_folder.read_json(every)
+        certificates = self.certificates()
+        return {
+            "clean": _accuracy(every, "clean"),
+            judge.pgd: _accuracy(every, judge.pgd),
+            f"{judge.pgd} on fewer": _accuracy(few, judge.pgd),
+            standings.AUTO_ATTACK: _accuracy(few, standings.AUTO_ATTACK),
+            "findings": few["findings"],
+            "attacks": few["attacks"],
+            "certified": {
+                "rows": certificates.rows(),
+                "none": certificates.interval(0)[1],
+            },
+            "atent_keras": few["version"],
+        }
+
+    def curve(self):
+        """The `RobustnessReport` of the attack at several radii."""
+        with np.load(self.evaluation / self.name / "radii/report.npz") as found:
+            arrays = dict(found)
+        results = {}
+        for radius in self.judge.radii:
+            name = f"{self.judge.pgd} at {radius:.4g}"
+            ball = self.judge.ball(radius)
+            results[name] = AttackResult(
+                named_attacks.make([self.judge.pgd], ball).popitem()[1],
+                arrays[f"{name}/succeeded"],
+                arrays[f"{name}/norm"],
+                seconds=0.0,
+            )
+        return RobustnessReport(arrays["correct"], results)
+
+    def certificates(self):
+        """The `CertificationReport`."""
+        folder = self.evaluation / self.name / f"sigma_{self.judge.sigma:g}"
+        settings = run_folder.read_json(folder / "certificates.json")
+        with np.load(folder / "certificates.npz") as arrays:
+            known = {**settings, **arrays}
+        fields = dataclasses.fields(CertificationReport)
+        return CertificationReport(
+            **{field.name: known[field.name] for field in fields}
+        )
+
+    def plan(self):
+        """What is known before anything is done."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "method": self.method,
+            "flagfile": self.flagfile,
+            "command": self.command,
+            "epochs": self.epochs,
+            "passes": self.passes,
+        }
+
+
+def short(path):
+    """A path or an argument as it reads from the project's folder."""
+    return str(path).replace(f"{EXAMPLES.parent}/", "")
+
+
+def _accuracy(report, attack):
+    """An accuracy of a report, with its interval and number of images."""
+    row = next(row for row in report["rows"] if row["attack"] == attack)
+    kept = {key: row[key] for key in ("accuracy", "low", "high", "seconds")}
+    return {"num_examples": report["num_examples"], **kept}
+
+
+def _shortened(flagfile, epochs):
+    """Flags for fewer epochs, for which warm-ups would be too long."""
+    if epochs is None:
+        return []
+    text = flagfile.read_text(encoding="utf-8")
+    warm = ("awp_warmup_epochs", "epsilon_warmup_epochs")
+    return [
+        f"--epochs={epochs}",
+        *(f"--{name}=0" for name in warm if f"--{name}=" in text),
+    ]
+
+
+def _call(script, arguments, log, watch=lambda: None):
+    """Runs another script to its end, its output in a file.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(POLL)
+                watch()
+        finally:  # Nothing goes on behind the back of who stopped this.
+            process.terminate()
+            process.wait()
+    if process.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        said = [line for line in lines if line.strip()] or ["nothing"]
+        raise RuntimeError(
+            f"{script} ended with {process.returncode}. Its last words, in "
+            f"{log}: {said[-1]}"
+        )
