@@ -48,7 +48,9 @@ def SmallCNN(
     Example:
 
     >>> model = atent_keras.architectures.SmallCNN()
-    >>> model = atent_keras.architectures.SmallCNN((8, 8, 1), padding="same")
+    >>> model = atent_keras.architectures.SmallCNN(
+    ...     (8, 8, 1), padding="same", weights="digits_linf_atent"
+    ... )
 
     References:
         - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the network

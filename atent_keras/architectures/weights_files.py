@@ -20,12 +20,14 @@ from atent_keras.architectures import catalogue
 from atent_keras.evaluation.results import write_arrays
 
 ENDINGS = (".npz", ".weights.h5", ".keras")
-# What reading a damaged `.npz` raises: a single array, too, is no archive.
+# What reading a damaged file raises; `np.load` also reads what is no archive.
 _DAMAGES = (
     AttributeError,
     EOFError,
+    KeyError,
     NotImplementedError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
     zipfile.BadZipFile,
@@ -92,18 +94,27 @@ def load(network, source):
     """
     if source is None:
         return network
+    entry = None
     if isinstance(source, catalogue.Pretrained):
-        tensors = _read_npz(source.path, source)
-        source = source.path
-    elif source.name.endswith(".npz"):
-        tensors = _read_npz(source)
-    elif source.name.endswith(".keras"):
-        tensors = _read_keras(source)
-    else:
-        _load_h5(network, source)
-        return network
+        entry, source = source, source.path
+    content = _content(source, entry)
+    try:
+        if source.name.endswith(".npz"):
+            tensors = _from_npz(content)
+        else:
+            tensors = _from_keras(source, content, network)
+    except _DAMAGES as error:
+        raise ValueError(
+            "The file of `weights` must be a whole one. Received: "
+            f"{source}, which can't be read: {error}"
+        ) from error
     variables = _named_weights(network)
-    _require_same(source, variables, tensors)
+    fault = _difference(variables, tensors)
+    if fault:
+        raise ValueError(
+            "The file of `weights` must hold those of the network that is "
+            f"asked for. Received: {source}, which has {fault}"
+        )
     for name, variable in variables.items():
         variable.assign(tensors[name])
     return network
@@ -176,100 +187,72 @@ def _named(architecture, name, arguments):
 
 def _named_weights(network):
     """Returns a network's weights by layer and own name."""
-    found = {}
-    for variable in network.weights:
-        # Without the scopes that a model around it adds.
-        name = "/".join(variable.path.split("/")[-2:])
-        found[variable.path if name in found else name] = variable
-    return found
+    return {
+        f"{layer.name}/{weight.name}": weight
+        for layer in network.layers
+        for weight in layer.weights
+    }
 
 
-def _read_npz(path, entry=None):
-    """Returns the arrays of an `.npz`, if `entry` says so a checked one."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        if entry is None:
-            raise
-        content = b""
-    if entry and hashlib.sha256(content).hexdigest() != entry.sha256:
+def _content(path, entry):
+    """Returns what is in a file, which has to be as it came if shipped."""
+    if entry is None:
+        return path.read_bytes()
+    content = path.read_bytes() if path.is_file() else None
+    if content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise ValueError(
             f"The file of weights={entry.name!r} must be as it came with the "
             f"package; reinstall it. Received: {path}, "
-            + ("of another checksum" if content else "which is not there")
+            + ("which is not there" if content is None else "another checksum")
         )
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            tensors = dict(file)
-    except _DAMAGES as error:
-        raise _damaged(path, error) from error
-    for name, values in tensors.items():
-        if values.dtype.kind != "f":
-            raise ValueError(
-                "The file of `weights` must hold floating-point numbers. "
-                f"Received: {path}, where {name} is {values.dtype}"
-            )
+    return content
+
+
+def _from_npz(content):
+    """Returns the arrays of an `.npz`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return dict(file)
+
+
+def _from_keras(path, content, network):
+    """Returns the arrays of a file that Keras wrote.
+
+    It numbers a layer's weights, which are named here as the network's are.
+    """
+    if path.name.endswith(".keras"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            content = archive.read("model.weights.h5")
+    names = {
+        f"{layer.name}/{i}": f"{layer.name}/{weight.name}"
+        for layer in network.layers
+        for i, weight in enumerate(layer.weights)
+    }
+    tensors = {}
+
+    def visit(place, group):
+        # Beside the layers there may be an optimizer.
+        if "layers" not in place.split("/") or "name" not in group.attrs:
+            return
+        for i, values in group.items():
+            name = f"{group.attrs['name']}/{i}"
+            name = names.get(name, name)
+            # Layers of one name, deep in others, are not of these networks.
+            tensors[f"{place}/{i}" if name in tensors else name] = values[()]
+
+    with h5py.File(io.BytesIO(content)) as file:
+        file.visititems(visit)
     return tensors
 
 
-def _read_keras(path):
-    """Returns the weights of the network in a `.keras` file, by name."""
-    try:
-        network = keras.models.load_model(path, compile=False)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    return _named_weights(network)
-
-
-def _load_h5(network, path):
-    """Gives a network weights as `keras.Model.save_weights` writes them."""
-    try:
-        with h5py.File(path) as file:
-            count = _count(file.get("layers", {}))
-    except (OSError, RuntimeError) as error:
-        raise _damaged(path, error) from error
-    # Keras does not look at tensors that a network has no place for.
-    if count > len(network.weights):
-        raise _another(path, f"has {count} tensors, not {len(network.weights)}")
-    try:
-        network.load_weights(path)
-    except Exception as error:
-        raise _another(path, f"does not fit: {error}") from error
-
-
-def _count(group):
-    """Returns the number of tensors in a group of an HDF5 file."""
-    names = []
-    if group:
-        group.visititems(
-            lambda name, one: names.append(name) if hasattr(one, "shape") else 0
-        )
-    # The state of a dropout's random numbers is no weight.
-    return sum("seed_generator" not in name for name in names)
-
-
-def _require_same(path, variables, tensors):
-    """Checks that tensors are those of a network, to the last one."""
+def _difference(variables, tensors):
+    """Returns what of some tensors is another network's, `None` if nothing."""
     for name, variable in variables.items():
         if name not in tensors:
-            raise _another(path, f"has no {name}")
-        found, expected = tuple(tensors[name].shape), tuple(variable.shape)
-        if found != expected:
-            raise _another(path, f"has {name} of shape {found}, not {expected}")
-    for name in tensors:
-        if name not in variables:
-            raise _another(path, f"has {name}, too")
-
-
-def _another(path, why):
-    return ValueError(
-        "The file of `weights` must hold those of the network that is asked "
-        f"for. Received: {path}, which {why}"
-    )
-
-
-def _damaged(path, error):
-    return ValueError(
-        f"The file of `weights` must be a whole one. Received: {path}, which "
-        f"can't be read: {error}"
-    )
+            return f"no {name}"
+        found, shape = tensors[name], tuple(variable.shape)
+        if found.shape != shape:
+            return f"{name} of shape {found.shape}, not {shape}"
+        if found.dtype.kind != "f":
+            return f"{name} of {found.dtype}, not floating-point numbers"
+    others = tensors.keys() - variables.keys()
+    return f"{min(others)}, too" if others else None
