@@ -6,9 +6,11 @@
         --command="python examples/mnist.py --flagfile=..."
 
 Every figure comes from files that `examples/evaluate.py` wrote, which have to
-be those of these weights and of the data set's first test images. The weights
-are rounded to float16, looked at once more, and written beside the index, from
-where `weights=NAME` of the network's builder takes them.
+be of these weights, in float32, and of the data set's first test images. Of a
+network that computes in bfloat16, `SmallCNN(weights="best.keras")` makes the
+one to evaluate. The weights are rounded to float16, looked at once more, and
+written beside the index, from where `weights=NAME` of the network's builder
+takes them.
 """
 
 import dataclasses

@@ -62,14 +62,15 @@ class Pretrained:
         dataset: String, the function of `atent_keras.datasets` that gives the
             images.
         norm: String, `"linf"` or `"l2"`, the norm of the ball.
-        epsilon: Float, the ball's radius, of images in [0, 1].
+        epsilon: Float, the ball's radius, of images in [0, 1]. The accuracies
+            are those in this ball; a training may have used another.
         method: String, what the network was trained by.
         command: String, the command that trained it.
         accuracies: Dictionary from `"clean"` and the names of attacks to
             `Accuracy`, of the weights before they were rounded to float16.
         first_images: Dictionary of what the rounded weights get right of the
             first test images: `num_examples`, and numbers of images by
-            `"clean"` and `"PGD-40"`, with seed 0.
+            `"clean"` and `"PGD-40"`, with the default step and seed 0.
         sha256: String, the file's checksum.
         folder: Path of the folder with the file.
     """
@@ -107,7 +108,7 @@ class Pretrained:
 
     @property
     def threat_model(self):
-        """The threat model that the network was trained under."""
+        """The threat model of the accuracies."""
         return THREAT_MODELS[self.norm](self.epsilon)
 
     @property
