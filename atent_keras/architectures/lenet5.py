@@ -4,9 +4,10 @@ import keras
 from keras import layers
 
 from atent_keras.architectures import parts
+from atent_keras.architectures import weights_files
 
 
-def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
+def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5", weights=None):
     """Instantiates the wide LeNet-5 that Madry et al. train on MNIST.
 
     Two 5x5 convolutions with same padding, each followed by max pooling, and
@@ -17,12 +18,18 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
             `(28, 28, 1)`.
         classes: Integer, the number of logits. Defaults to 10.
         name: String, the model's name. Defaults to `"lenet5"`.
+        weights: The weights to start with: a name of
+            `atent_keras.architectures.weights()`, or the path of an `.npz`,
+            `.weights.h5` or `.keras` file with those of this network.
+            Defaults to `None`, random ones.
 
     Returns:
         A `keras.Model` from images to logits `(batch, classes)`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or if `weights` are
+            unknown, damaged or those of another network.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Example:
 
@@ -33,6 +40,7 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
           of its MNIST experiments
         - [LeCun et al., 1998](https://doi.org/10.1109/5.726791)
     """
+    source = weights_files.find("LeNet5", weights, input_shape, classes)
     input_shape = parts.check_images(input_shape)
     parts.check_counts(classes=classes)
     inputs = keras.Input(input_shape, name="image")
@@ -44,4 +52,5 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
         x = layers.MaxPooling2D(2, padding="same", name=f"pool{i}")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(1024, activation="relu", name="dense")(x)
-    return keras.Model(inputs, parts.logits(x, classes), name=name)
+    network = keras.Model(inputs, parts.logits(x, classes), name=name)
+    return weights_files.load(network, source)

@@ -4,10 +4,15 @@ import keras
 from keras import layers
 
 from atent_keras.architectures import parts
+from atent_keras.architectures import weights_files
 
 
 def PreActResNet18(
-    input_shape=(32, 32, 3), classes=10, width=64, name="preact_resnet18"
+    input_shape=(32, 32, 3),
+    classes=10,
+    width=64,
+    name="preact_resnet18",
+    weights=None,
 ):
     """Instantiates PreActResNet-18 in the literature's form for CIFAR-10.
 
@@ -22,12 +27,18 @@ def PreActResNet18(
         classes: Integer, the number of logits. Defaults to 10.
         width: Integer, filters in the first stage. Defaults to 64.
         name: String, the model's name. Defaults to `"preact_resnet18"`.
+        weights: The weights to start with: a name of
+            `atent_keras.architectures.weights()`, or the path of an `.npz`,
+            `.weights.h5` or `.keras` file with those of this network.
+            Defaults to `None`, random ones.
 
     Returns:
         A `keras.Model` from images in [0, 1] to logits `(batch, classes)`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or if `weights` are
+            unknown, damaged or those of another network.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Example:
 
@@ -39,6 +50,9 @@ def PreActResNet18(
         - [Rice et al., 2020](https://arxiv.org/abs/2002.11569), which trains
           this form robustly
     """
+    source = weights_files.find(
+        "PreActResNet18", weights, input_shape, classes, width=width
+    )
     input_shape = parts.check_images(input_shape)
     parts.check_counts(classes=classes, width=width)
     inputs = keras.Input(input_shape, name="image")
@@ -53,4 +67,5 @@ def PreActResNet18(
             )
     x = parts.normalized(x, "bn")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, parts.logits(x, classes), name=name)
+    network = keras.Model(inputs, parts.logits(x, classes), name=name)
+    return weights_files.load(network, source)

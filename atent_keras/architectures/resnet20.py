@@ -4,9 +4,12 @@ import keras
 from keras import layers
 
 from atent_keras.architectures import parts
+from atent_keras.architectures import weights_files
 
 
-def ResNet20(input_shape=(32, 32, 3), classes=10, width=16, name="resnet20"):
+def ResNet20(
+    input_shape=(32, 32, 3), classes=10, width=16, name="resnet20", weights=None
+):
     """Instantiates ResNet-20 in its form for CIFAR-10.
 
     A 3x3 convolution, then three stages of three blocks of two convolutions
@@ -21,12 +24,18 @@ def ResNet20(input_shape=(32, 32, 3), classes=10, width=16, name="resnet20"):
         classes: Integer, the number of logits. Defaults to 10.
         width: Integer, filters in the first stage. Defaults to 16.
         name: String, the model's name. Defaults to `"resnet20"`.
+        weights: The weights to start with: a name of
+            `atent_keras.architectures.weights()`, or the path of an `.npz`,
+            `.weights.h5` or `.keras` file with those of this network.
+            Defaults to `None`, random ones.
 
     Returns:
         A `keras.Model` from images in [0, 1] to logits `(batch, classes)`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or if `weights` are
+            unknown, damaged or those of another network.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Example:
 
@@ -35,6 +44,9 @@ def ResNet20(input_shape=(32, 32, 3), classes=10, width=16, name="resnet20"):
     References:
         - [He et al., 2016](https://arxiv.org/abs/1512.03385), section 4.2
     """
+    source = weights_files.find(
+        "ResNet20", weights, input_shape, classes, width=width
+    )
     input_shape = parts.check_images(input_shape)
     parts.check_counts(classes=classes, width=width)
     inputs = keras.Input(input_shape, name="image")
@@ -49,7 +61,8 @@ def ResNet20(input_shape=(32, 32, 3), classes=10, width=16, name="resnet20"):
                 name=f"stage{stage + 1}_block{i + 1}",
             )
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, parts.logits(x, classes), name=name)
+    network = keras.Model(inputs, parts.logits(x, classes), name=name)
+    return weights_files.load(network, source)
 
 
 def _block(x, filters, strides, name):

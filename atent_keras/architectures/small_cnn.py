@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from atent_keras.architectures import parts
+from atent_keras.architectures import weights_files
 
 
 def SmallCNN(
@@ -12,6 +13,7 @@ def SmallCNN(
     dropout=0.5,
     padding="valid",
     name="small_cnn",
+    weights=None,
 ):
     """Instantiates the small network that TRADES trains on MNIST.
 
@@ -29,24 +31,35 @@ def SmallCNN(
         padding: `"valid"`, as in TRADES, or `"same"`, for images too small
             for it. Defaults to `"valid"`.
         name: String, the model's name. Defaults to `"small_cnn"`.
+        weights: The weights to start with: a name of
+            `atent_keras.architectures.weights()`, or the path of an `.npz`,
+            `.weights.h5` or `.keras` file with those of this network.
+            Defaults to `None`, random ones.
 
     Returns:
         A `keras.Model` from images to logits `(batch, classes)`.
 
     Raises:
         ValueError: If `input_shape` is too small, or an argument out of its
-            range.
+            range, or if `weights` are
+            unknown, damaged or those of another network.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Example:
 
     >>> model = atent_keras.architectures.SmallCNN()
-    >>> model = atent_keras.architectures.SmallCNN((8, 8, 1), padding="same")
+    >>> model = atent_keras.architectures.SmallCNN(
+    ...     (8, 8, 1), padding="same", weights="digits_linf_atent"
+    ... )
 
     References:
         - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the network
           of its MNIST experiments, after
           [Carlini and Wagner, 2017](https://arxiv.org/abs/1608.04644)
     """
+    source = weights_files.find(
+        "SmallCNN", weights, input_shape, classes, padding=padding
+    )
     if padding not in ("valid", "same"):
         raise ValueError(
             '`padding` must be "valid" or "same". Received: '
@@ -78,4 +91,5 @@ def SmallCNN(
     x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Dense(200, activation="relu", name="dense2")(x)
     logits = parts.logits(x, classes, kernel_initializer="zeros")
-    return keras.Model(inputs, logits, name=name)
+    network = keras.Model(inputs, logits, name=name)
+    return weights_files.load(network, source)

@@ -4,10 +4,16 @@ import keras
 from keras import layers
 
 from atent_keras.architectures import parts
+from atent_keras.architectures import weights_files
 
 
 def WideResNet(
-    input_shape=(32, 32, 3), classes=10, depth=34, width=10, name=None
+    input_shape=(32, 32, 3),
+    classes=10,
+    depth=34,
+    width=10,
+    name=None,
+    weights=None,
 ):
     """Instantiates a wide residual network, by default WRN-34-10.
 
@@ -27,12 +33,18 @@ def WideResNet(
         width: Integer, the factor of widening. Defaults to 10.
         name: String, the model's name. Defaults to `"wrn_34_10"`, according
             to depth and width.
+        weights: The weights to start with: a name of
+            `atent_keras.architectures.weights()`, or the path of an `.npz`,
+            `.weights.h5` or `.keras` file with those of this network.
+            Defaults to `None`, random ones.
 
     Returns:
         A `keras.Model` from images in [0, 1] to logits `(batch, classes)`.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or if `weights` are
+            unknown, damaged or those of another network.
+        FileNotFoundError: If `weights` is a path without a file.
 
     Example:
 
@@ -43,6 +55,9 @@ def WideResNet(
         - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), which trains
           WRN-34-10 robustly
     """
+    source = weights_files.find(
+        "WideResNet", weights, input_shape, classes, depth=depth, width=width
+    )
     input_shape = parts.check_images(input_shape)
     parts.check_counts(classes=classes, depth=depth, width=width)
     if depth < 10 or (depth - 4) % 6:
@@ -62,6 +77,7 @@ def WideResNet(
             )
     x = parts.normalized(x, "bn")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(
+    network = keras.Model(
         inputs, parts.logits(x, classes), name=name or f"wrn_{depth}_{width}"
     )
+    return weights_files.load(network, source)
