@@ -142,7 +142,7 @@ class ComparedRun:
         judge = self.judge
         common = [
             # In float32, whatever it was trained in.
-            f"--model={self.name}={self.path / 'saved_model'}",
+            f"--model={self.name}={self.path / 'classifier.keras'}",
             f"--dataset={judge.dataset}",
             f"--norm={judge.norm}",
             f"--epsilon={judge.epsilon!r}",
@@ -151,8 +151,11 @@ class ComparedRun:
         ]
         log = self.evaluation.with_suffix(".log")
         transfer = []
-        if surrogate is not None and (surrogate.path / "saved_model").exists():
-            transfer = [f"--surrogate={surrogate.path / 'saved_model'}"]
+        if (
+            surrogate is not None
+            and (surrogate.path / "classifier.keras").exists()
+        ):
+            transfer = [f"--surrogate={surrogate.path / 'classifier.keras'}"]
         _call(
             "evaluate.py",
             [

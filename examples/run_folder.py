@@ -16,6 +16,7 @@ from atent_keras import lock
 DRAFTS = {"config.json.tmp", lock.NAME}
 FILES = (
     "best.keras",
+    "classifier.keras",
     "config.json",
     "images.png",
     "last.keras",
@@ -36,6 +37,7 @@ class RunFolder:
     - `checkpoints/`: the state of training, the last two; see `resume.py`.
     - `metrics.csv`: a line an epoch.
     - `best.keras`, `last.keras`: the best epoch's network, and the last.
+    - `classifier.keras`, `saved_model/`: the best, a plain one in float32.
     - `report.txt`, `results.json`: the end.
 
     What a run that goes on needs and finds damaged, it refuses by name; what

@@ -237,6 +237,7 @@ def finish(dataset, folder, name, attack):
         f"$\\epsilon$ = {attack.threat_model.epsilon:.3g}"
     )
     figure.savefig(folder / "images.png", dpi=120)
+    network.save(folder / "classifier.keras")
     network.export(str(folder / "saved_model"), verbose=False)
     # Last: it marks the run as complete.
     run_folder.write_json(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import atent_keras as ak
 from atent_keras.lock import Lock
 from kills import EXAMPLES
 from kills import FLAGS
@@ -44,6 +45,7 @@ def test_writes_everything(whole):
     assert {path.name for path in folder.iterdir()} == {
         "best.keras",
         "checkpoints",
+        "classifier.keras",
         "config.json",
         "images.png",
         "last.keras",
@@ -60,7 +62,10 @@ def test_writes_everything(whole):
     # It learned, on real data.
     assert results["clean_accuracy"] > 0.3
     served = tf.saved_model.load(str(folder / "saved_model"))
-    assert served.serve(np.zeros((5, 28, 28, 1), "float32")).shape == (5, 10)
+    plain = keras.models.load_model(folder / "classifier.keras")
+    images = np.zeros((5, 28, 28, 1), "float32")
+    np.testing.assert_array_equal(served.serve(images), plain(images))
+    assert not isinstance(plain, ak.RobustModel)
 
 
 def test_best_is_the_best_epoch_with_averaged_weights(whole):
@@ -122,6 +127,7 @@ def test_makes_anew_what_it_knows(whole, tmp_path):
     (folder / "report.txt").unlink()
     (folder / "results.json").write_text("{")
     (folder / "images.png").write_bytes(b"")
+    (folder / "classifier.keras").write_bytes(b"")
     (folder / "saved_model" / "saved_model.pb").write_bytes(b"")
     (folder / "checkpoints" / "checkpoint").write_bytes(b"\x80")
     (folder / "checkpoints" / "step-60.index").write_bytes(b"")
@@ -130,6 +136,7 @@ def test_makes_anew_what_it_knows(whole, tmp_path):
     assert "Going on after epoch 2 and " in output
     assert read(folder) == read(whole[0])
     assert (folder / "images.png").stat().st_size > 0
+    assert (folder / "classifier.keras").stat().st_size > 0
     assert (folder / "report.txt").read_text() in output
     for one, other in zip(state(folder), state(whole[0]), strict=True):
         np.testing.assert_array_equal(one, other)
