@@ -203,6 +203,14 @@ def is_distance(loss):
     return isinstance(loss, _DISTANCES) or loss in _DISTANCE_FUNCTIONS
 
 
+def is_elementwise(loss):
+    """Whether `loss` compares each output with a label of its own."""
+    kinds = keras.losses.KLDivergence, keras.losses.kl_divergence
+    unwrapped = unwrap(loss)
+    divergence = isinstance(unwrapped, kinds[0]) or unwrapped is kinds[1]
+    return is_distance(loss) or divergence
+
+
 def is_hinge(loss):
     """Whether `loss` is flat where the right class leads by enough."""
     loss = unwrap(loss)
@@ -220,7 +228,6 @@ def is_sparse(loss):
             keras.losses.CategoricalCrossentropy,
             keras.losses.CategoricalFocalCrossentropy,
             keras.losses.CategoricalHinge,
-            keras.losses.KLDivergence,
         ),
     ):
         return False

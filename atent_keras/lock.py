@@ -42,7 +42,8 @@ class Lock:
 
     Raises (on entering):
         BlockingIOError: If another process holds it, or another thread.
-        ValueError: If `folder` is a file, or within one.
+        ValueError: If `folder` is a file, or within one, or has a folder in
+            the place of the file.
         UserWarning: If there are no locks.
     """
 
@@ -58,6 +59,11 @@ class Lock:
 
     def __enter__(self):
         require_folder(self.folder, self.argument)
+        if self.file.is_dir() or _is_broken(self.file):
+            raise ValueError(
+                f"{self.argument} must have room for a file {NAME}. Received: "
+                f"{self.file}, a folder or a link to nothing"
+            )
         self.made = [
             path
             for path in (self.folder, *self.folder.parents)
@@ -129,6 +135,16 @@ def require_folder(path, argument="`folder`"):
             raise ValueError(
                 f"{argument} must be a folder. Received: {part}, a file"
             )
+        if _is_broken(part):
+            raise ValueError(
+                f"{argument} must be a folder. Received: {part}, a link to "
+                "nothing"
+            )
+
+
+def _is_broken(path):
+    """Whether a path is a link to what is not there."""
+    return path.is_symlink() and not path.exists()
 
 
 def _who():

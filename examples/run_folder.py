@@ -248,7 +248,7 @@ def is_archive(path):
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return False
 
 

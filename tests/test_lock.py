@@ -13,8 +13,9 @@ from atent_keras.lock import Lock
 HOLD = """
 import os, runpy, sys, time
 with runpy.run_path(sys.argv[1])["Lock"](sys.argv[2]):
-    child = os.fork() if sys.argv[3] == "fork" else os.getpid()
-    print(child, flush=True) if child else None
+    child = os.fork() if sys.argv[3] == "fork" else 0
+    # The child itself, which then has let go of what it inherited.
+    print(os.getpid(), flush=True) if not child else None
     time.sleep(600)
 """
 
@@ -89,6 +90,15 @@ def test_a_file_that_its_owner_took_along_is_no_lock(tmp_path, monkeypatch):
 
 
 def test_where_a_folder_can_not_be(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="--to must be .*link, a link to noth"):
+        Lock(tmp_path / "link", "--to").__enter__()
+    (tmp_path / "one" / ".lock").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / ".lock").symlink_to(tmp_path / "nowhere" / "file")
+    for name in ("one", "two"):
+        with pytest.raises(ValueError, match="--to .* a file .lock. Received"):
+            Lock(tmp_path / name, "--to").__enter__()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "inside"):
         with pytest.raises(ValueError, match="--to must be a folder.*a file"):

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
 
@@ -42,7 +43,7 @@ def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5", weights=None):
     """
     source = weights_files.find("LeNet5", weights, input_shape, classes)
     input_shape = parts.check_images(input_shape)
-    parts.check_counts(classes=classes)
+    checks.require_count(classes=classes)
     inputs = keras.Input(input_shape, name="image")
     x = inputs
     for i, filters in enumerate((32, 64), start=1):

@@ -18,25 +18,16 @@ def check_images(input_shape, smallest=1):
     """
     input_shape = tuple(input_shape)
     if len(input_shape) != 3 or not all(
-        isinstance(size, int) and size >= least
+        isinstance(size, int) and least <= size < 2**31
         for size, least in zip(input_shape, (smallest, smallest, 1))
     ):
         raise ValueError(
-            "`input_shape` must be (height, width, channels), all positive"
+            "`input_shape` must be (height, width, channels), all positive "
+            "integers of 32 bits"
             + (f", height and width at least {smallest}" * (smallest > 1))
             + f". Received: input_shape={input_shape}"
         )
     return input_shape
-
-
-def check_counts(**counts):
-    """Raises a `ValueError` unless all of them are positive integers."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"`{name}` must be a positive integer. Received: "
-                f"{name}={value!r}"
-            )
 
 
 def convolution(x, filters, size, strides=1, name=None):

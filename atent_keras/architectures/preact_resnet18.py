@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
 
@@ -54,7 +55,7 @@ def PreActResNet18(
         "PreActResNet18", weights, input_shape, classes, width=width
     )
     input_shape = parts.check_images(input_shape)
-    parts.check_counts(classes=classes, width=width)
+    checks.require_count(classes=classes, width=width)
     inputs = keras.Input(input_shape, name="image")
     x = parts.convolution(inputs, width, 3, name="conv")
     for stage in range(4):

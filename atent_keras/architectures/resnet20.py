@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
 
@@ -48,7 +49,7 @@ def ResNet20(
         "ResNet20", weights, input_shape, classes, width=width
     )
     input_shape = parts.check_images(input_shape)
-    parts.check_counts(classes=classes, width=width)
+    checks.require_count(classes=classes, width=width)
     inputs = keras.Input(input_shape, name="image")
     x = parts.convolution(inputs, width, 3, name="conv")
     x = parts.normalized(x, "bn")

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
 
@@ -67,7 +68,7 @@ def SmallCNN(
         )
     smallest = 16 if padding == "valid" else 4
     input_shape = parts.check_images(input_shape, smallest)
-    parts.check_counts(classes=classes)
+    checks.require_count(classes=classes)
 
     def convolution(filters, name):
         return layers.Conv2D(

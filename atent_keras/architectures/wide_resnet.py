@@ -3,8 +3,11 @@
 import keras
 from keras import layers
 
+from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+
+_DEEPEST = 1000  # far beyond any that was ever trained
 
 
 def WideResNet(
@@ -59,10 +62,11 @@ def WideResNet(
         "WideResNet", weights, input_shape, classes, depth=depth, width=width
     )
     input_shape = parts.check_images(input_shape)
-    parts.check_counts(classes=classes, depth=depth, width=width)
-    if depth < 10 or (depth - 4) % 6:
+    checks.require_count(classes=classes, depth=depth, width=width)
+    if not 10 <= depth <= _DEEPEST or (depth - 4) % 6:
         raise ValueError(
-            "`depth` must be 4 plus a multiple of 6, such as 28 or 34. "
+            "`depth` must be 4 plus a multiple of 6, such as 28 or 34, and at "
+            f"most {_DEEPEST}. "
             f"Received: depth={depth}"
         )
     inputs = keras.Input(input_shape, name="image")

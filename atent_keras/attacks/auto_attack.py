@@ -80,8 +80,8 @@ class AutoAttack(Attack):
             images, labels and network do not fit each other, the network's
             outputs are no finite logits, or an attack of a list can't be run
             on such images.
-        UserWarning: In a call, if there are fewer wrong classes than targets,
-            or the network's gradient is zero.
+        UserWarning: In a call, if there are fewer wrong classes than an attack
+            of a list has targets, or the network's gradient is zero.
 
     Example:
 
@@ -212,6 +212,10 @@ class AutoAttack(Attack):
         return any(attack.uses_gradient for attack in self.attacks)
 
     def _admit(self, model, x, y):
+        # Each image has to be right or wrong, whatever it is that climbs.
+        network = model, None, x.shape, self.threat_model.bounds
+        outputs = checks.network(*network)
+        y = checks.one_class(y, base_losses.of_model(model, y), outputs)
         plan, left_out = [], self.left_out(x.shape)
         for attack in self.attacks:
             if attack.name in left_out:
@@ -223,12 +227,14 @@ class AutoAttack(Attack):
                 attack = dataclasses.replace(
                     attack, loss=base_losses.of_model(None, labels)
                 )
+            if isinstance(self.version, str) and getattr(attack, "targets", 0):
+                # Nobody asked for more than there are.
+                others = max(outputs, 2) - 1
+                attack = dataclasses.replace(
+                    attack, targets=min(attack.targets, others)
+                )
             labels, loss, classes = attack._admit(model, x, labels)
             plan.append((attack, loss, labels, classes))
-        # Each of them has to be right or wrong, whatever it is that climbs.
-        network = model, None, x.shape, self.threat_model.bounds
-        outputs = checks.network(*network)
-        y = checks.one_class(y, base_losses.of_model(model, y), outputs)
         return y, plan, classes
 
     def _for_cross_entropy(self, model, x, y):

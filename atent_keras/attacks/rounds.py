@@ -96,13 +96,12 @@ class RoundAttack(Attack):
 
     def _admit(self, model, x, y):
         lead, compiled = margins.Margin(), base_losses.of_model(model, y)
-        outputs = checks.require_logits(
-            self.name, model, compiled, x.shape, self.threat_model.bounds
-        )
-        y = checks.labels_fit(y, lead, outputs)
+        images = x.shape, self.threat_model.bounds
+        outputs = checks.network(model, None, *images)
         # Whom a network may be wrong about, its own loss knows.
         y = checks.one_class(y, compiled, outputs)
-        return y, lead, max(outputs, 2)
+        checks.require_logits(self.name, model, compiled, *images)
+        return checks.labels_fit(y, lead, outputs), lead, max(outputs, 2)
 
     def _attack(self, model, loss, x, y, seed, first, *state):
         if not state:

@@ -54,9 +54,14 @@ def labels_fit(y, loss, classes):
         if classes == 1 or isinstance(unwrapped, margins.OutputMargin):
             return one_class(y, loss, classes)
         sparse = not one_hot
+    if base_losses.is_default(loss):
+        # Nobody said that these are classes.
+        y = _not_of_a_regression(y, loss, classes)
     alone = base_losses.is_default(loss) and classes == 1
     if base_losses.is_binary(loss) or alone:
         return _binary(y, loss, classes)
+    if base_losses.is_elementwise(loss):
+        return _like_outputs(y, loss, classes)
     if sparse is None:
         return y
     if sparse and not (y.shape.rank == 1 or y.shape[1] == 1):
@@ -113,6 +118,11 @@ def sample_weights(weights, x):
 
 def _binary(y, loss, classes):
     """Returns labels that cross-entropy takes for each output by itself."""
+    return _within(_like_outputs(y, loss, classes), 1, classes)
+
+
+def _like_outputs(y, loss, classes):
+    """Returns labels that a loss compares with the outputs, one by one."""
     single = classes == 1 and (y.shape.rank == 1 or y.shape[1] == 1)
     if not single and (y.shape.rank == 1 or y.shape[1] != classes):
         shape = "(batch,)" if classes == 1 else f"(batch, {classes})"
@@ -120,7 +130,7 @@ def _binary(y, loss, classes):
             f"{name_of(loss)} expects labels of shape {shape} for a network "
             f"with {_outputs(classes)}. Received: labels of shape {y.shape}"
         )
-    return _within(y, 1, classes)
+    return y
 
 
 def _within(y, top, classes, counted=None):
@@ -169,8 +179,10 @@ def one_class(y, loss, classes):
         return require(
             tf.reduce_all(named == 1),
             y,
-            "One-hot labels must have one largest value for each image, since "
-            "an accuracy counts one class. Received: rows with {} to {}",
+            "One-hot labels must have one largest value for each image, for a "
+            "network to be right or wrong about it. Received: rows with {} to "
+            "{}. Labels of several classes are for `PGD` and `FGSM`, which "
+            "climb the network's own loss",
             tf.reduce_min(named),
             tf.reduce_max(named),
         )
@@ -218,6 +230,7 @@ def _not_of_a_regression(y, loss, classes):
         if base_losses.is_binary(loss):
             return y  # from 0 to 1, which may be smoothed
         if classes == 1 and not distance:
+            # Others that are whole are more likely classes, wrongly counted.
             named = tf.cast(y, tf.float32) == tf.round(tf.cast(y, tf.float32))
         else:
             named = name_classes(y, classes)
@@ -228,9 +241,9 @@ def _not_of_a_regression(y, loss, classes):
         y,
         "Labels must name classes, for a network to be right or wrong. "
         "Received: numbers from {} to {}, as those of a regression are. What "
-        "needs no classes is `perturb`, an attack whose `loss` is that of the "
-        "network, and `evaluate`, which gives the loss at the points that they "
-        "find",
+        "needs no classes is `PGD` or `FGSM` with the network's own `loss`, "
+        "`perturb`, and `evaluate`, which gives the loss at the points that "
+        "they find",
         tf.reduce_min(y),
         tf.reduce_max(y),
     )

@@ -14,17 +14,13 @@ def refusal(batch, bounds):
     """
     fix = ""
     if batch:
-        name, arguments, found = "batch", "batch", pair(batch, bounds)
+        arguments, found = "batch", _pair(batch, bounds, "batch")
         if _label(batch) is None:
-            # Labels come beside it.
-            name, arguments = "x", "x, y"
-            found = f"({_images(batch, name, bounds)}, y)"
-        fix = f". For images and labels make pairs: `{found}`"
+            arguments, found = "x, y", f"({_images(batch, 'x', bounds)}, y)"
+            fix = ", and no labels, which have to come beside it as `y`"
         if all(map(tf.is_tensor, batch.values())):
-            fix = (
-                ". For images and labels make pairs: "
-                f"`data = data.map(lambda {arguments}: {found})`"
-            )
+            found = f"data = data.map(lambda {arguments}: {found})"
+        fix += f". For images and labels make pairs: `{found}`"
     keys = ", ".join(map(repr, batch)) or "none"
     return (
         "`x` must be a single array or tensor of images; networks with "
@@ -33,14 +29,20 @@ def refusal(batch, bounds):
     )
 
 
-def pair(batch, bounds, name="batch"):
-    """Returns the expression that makes images and labels of a dictionary.
+def paired(data, bounds):
+    """Returns how a dictionary in the place of data becomes a pair of arrays.
 
     Args:
-        batch: Dictionary of arrays or tensors.
+        data: Dictionary of arrays or tensors.
         bounds: Pair of floats, the range that images ought to have, or `None`.
-        name: String, the name of the dictionary.
     """
+    if not data or _label(data) is None:
+        return "It has no labels, which `data` has to hold"
+    return f"Of images and labels make a pair: `{_pair(data, bounds, 'data')}`"
+
+
+def _pair(batch, bounds, name):
+    """Returns the expression that makes images and labels of a dictionary."""
     return f"({_images(batch, name, bounds)}, {_item(name, _label(batch))})"
 
 

@@ -343,7 +343,9 @@ def _to_the_logits(model):
         lines = (
             "logits = keras.models.clone_model(model); "
             "logits.set_weights(model.get_weights()); "
-            "logits.layers[-1].activation = None"
+            "logits.layers[-1].activation = None; "
+            # Without what the copy was compiled with, as the model was.
+            "logits = keras.Model(logits.inputs[0], logits.outputs[0])"
         )
     else:
         return "Let the network return what goes into its softmax or sigmoid"

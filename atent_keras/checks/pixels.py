@@ -12,12 +12,13 @@ _TOLERANCE = 1e-5
 _BYTES = (0.0, 255.0)
 
 
-def images(x, bounds):
+def images(x, bounds, whose="the threat model"):
     """Returns `x` as a tensor of dtype `keras.config.floatx()`.
 
     Args:
         x: Images, `(batch, ...)`, as an array or a tensor.
         bounds: Pair of floats, the images' range, or `None`.
+        whose: String, what has these bounds, and may be given others.
 
     Raises:
         TypeError: If `x` is no single array of floating-point numbers, or of
@@ -34,7 +35,7 @@ def images(x, bounds):
             f"{type(x).__name__}"
         )
     x = tf.convert_to_tensor(x)
-    image_spec(x, bounds)
+    image_spec(x, bounds, whose)
     x = tf.cast(x, keras.config.floatx())
     if bounds is None:
         return require(
@@ -50,15 +51,15 @@ def images(x, bounds):
     return require(
         inside,
         x,
-        f"Images must lie within the threat model's bounds ({lower}, {upper})."
-        " Received: values from {} to {}. Rescale the images (a division by "
-        "255 takes 0..255 to 0..1) or pass other `bounds` to the threat model",
+        f"Images must lie within the bounds ({lower}, {upper}) of {whose}. "
+        "Received: values from {} to {}. Rescale the images (a division by "
+        f"255 takes 0..255 to 0..1) or pass other `bounds` to {whose}",
         smallest,
         largest,
     )
 
 
-def image_spec(x, bounds):
+def image_spec(x, bounds, whose="the threat model"):
     """Checks the shape and dtype of images; see `images`."""
     # Of integers nothing but these bounds says what they count.
     counted = x.dtype.is_integer and bounds == _BYTES
@@ -67,7 +68,7 @@ def image_spec(x, bounds):
             "Images must be floating-point numbers, or integers in 0..255 "
             f"where the bounds are (0, 255). Received: dtype {x.dtype.name} "
             f"and bounds={bounds}. Rescale the images, e.g. `x / 255` to "
-            "0..1, or pass `bounds=(0, 255)` to the threat model"
+            f"0..1, or pass `bounds=(0, 255)` to {whose}"
         )
     if x.shape.rank is None or x.shape.rank < 2:
         raise ValueError(

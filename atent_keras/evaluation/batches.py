@@ -6,18 +6,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from atent_keras.checks.names import pair
+from atent_keras.checks.names import paired
 
 _BATCH_SIZE = 512  # of arrays
 
 
-def batches(data):
-    """Returns an iterable of `(x, y)` from batches, or from two arrays."""
+def batches(data, bounds=None):
+    """Returns an iterable of `(x, y)` from batches, or from two arrays.
+
+    Args:
+        data: What a user gave.
+        bounds: Pair of floats, the range that images ought to have, for
+            advice; `None` for any.
+    """
     if isinstance(data, dict):
         raise TypeError(
             "`data` must be batches of (x, y), or two arrays. Received: a "
-            f"dictionary with the keys {', '.join(map(repr, data))}. Of images "
-            f"and labels make a pair: `{pair(data, None, 'data')}`"
+            f"dictionary with the keys {', '.join(map(repr, data))}. "
+            + paired(data, bounds)
         )
     if _are_arrays(data):
         x, y = data

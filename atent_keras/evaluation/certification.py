@@ -266,7 +266,7 @@ def certify_robustness(
 
         def admitted():
             nonlocal num_ignored
-            for x, y in batches(data):
+            for x, y in batches(data, smoothed.bounds):
                 x, y, ignored = _admit(smoothed, x, y)
                 num_ignored += ignored
                 yield x, y

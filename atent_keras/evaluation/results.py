@@ -39,7 +39,17 @@ _OUTPUTS = "the model's outputs"
 _ROUNDING = 1e-3
 # Where a disk or a quota is full, or a file may not grow.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DAMAGES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+# What reading a damaged archive raises, or one that is none.
+_DAMAGES = (
+    AttributeError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Results:

@@ -137,7 +137,7 @@ def evaluate_robustness(
     ):
         walk = Walk(model, attacks, int(seed), results, checks)
         bar = Bar(count(data), attacks, verbose)
-        for x, y in batches(data):
+        for x, y in batches(data, walk.target.bounds):
             walk.batch(x, y, bar)
         bar.finish()
         if not walk.num_examples:
@@ -251,9 +251,11 @@ class Walk:
         x = entry.images(x, first.threat_model.bounds)
         y = entry.labels(y, x)
         loss = base_losses.of_model(self.target.model, y)
+        # Integers are right or wrong where one-hot rows were learned, too.
+        fitting = None if base_losses.is_elementwise(loss) else loss
         for attack in self.attacks.values():
             x, y = entry.batch(
-                self.target.model, loss, attack.threat_model, x, y
+                self.target.model, fitting, attack.threat_model, x, y
             )
         total = x.shape[0]
         x, y = counted_alone(loss, x, y)

@@ -228,7 +228,7 @@ class SmoothedClassifier:
         """
         checks.require_count(num_samples=num_samples)
         seed = noise_lib.as_seed(seed)
-        x = checks.images(x, self.bounds)
+        x = checks.images(x, self.bounds, "`SmoothedClassifier`")
         classes = self.num_classes(x.shape)
 
         def tally(self, *arguments):

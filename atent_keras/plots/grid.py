@@ -104,7 +104,9 @@ def adversarial_images(
 
 
 def _admit(x, x_adv, bounds):
-    x, x_adv = checks.images(x, bounds), checks.images(x_adv, bounds)
+    x, x_adv = (
+        checks.images(one, bounds, "`adversarial_images`") for one in (x, x_adv)
+    )
     if x.shape != x_adv.shape:
         raise ValueError(
             "`x` and `x_adv` must have the same shape. Received: "

@@ -40,7 +40,7 @@ def test_saves_and_loads(tmp_path):
         ({"input_shape": (28, 28)}, r"Received: input_shape=\(28, 28\)"),
         ({"input_shape": (0, 28, 1)}, r"all positive.*\(0, 28, 1\)"),
         ({"input_shape": (None, None, 1)}, r"\(None, None, 1\)"),
-        ({"classes": 0}, "a positive integer. Received: classes=0"),
+        ({"classes": 0}, "integer, at least 1.*classes=0"),
     ],
 )
 def test_rejects(arguments, message):

@@ -125,13 +125,21 @@ def test_resnet20_shortcut_takes_every_second_pixel_and_pads_channels():
     "build, arguments, message",
     [
         (ResNet20, {"input_shape": (32, 32)}, r"\(height, width, channels\)"),
-        (ResNet20, {"width": 0}, "`width` must be a positive integer.*width=0"),
+        (
+            ResNet20,
+            {"width": 0},
+            "`width` must be an integer, at least 1.*width=0",
+        ),
         (ResNet20, {"classes": 1.5}, "`classes` must.*classes=1.5"),
         (PreActResNet18, {"width": -1}, "width=-1"),
         (PreActResNet18, {"input_shape": (0, 1, 1)}, "all positive"),
         (WideResNet, {"depth": 20}, "4 plus a multiple of 6.*depth=20"),
         (WideResNet, {"depth": 4}, "depth=4"),
         (WideResNet, {"width": None}, "width=None"),
+        (WideResNet, {"depth": 10**400}, "`depth` must be an integer, at lea"),
+        (WideResNet, {"depth": 1006}, "at most 1000. Received: depth=1006"),
+        (ResNet20, {"classes": 10**400}, "`classes` must be .* at most 21474"),
+        (ResNet20, {"input_shape": (10**40, 8, 1)}, "integers of 32 bits"),
     ],
 )
 def test_rejects(build, arguments, message):

@@ -96,7 +96,7 @@ def test_logits_stay_float32_under_mixed_precision():
         ({"input_shape": (28, 28)}, r"Received: input_shape=\(28, 28\)"),
         ({"input_shape": (None, None, 1)}, r"\(None, None, 1\)"),
         ({"padding": "full"}, '"valid" or "same".*full'),
-        ({"classes": 0}, "a positive integer. Received: classes=0"),
+        ({"classes": 0}, "integer, at least 1.*classes=0"),
         ({"dropout": 2}, "rate"),
     ],
 )

@@ -215,5 +215,10 @@ def test_several_classes_of_one_image_have_no_accuracy():
     labels = np.array([[1, 0, 0], [1, 0, 1]])
     attack = PGD(Linf(0.1), num_steps=2)
     assert attack(model, data(2)[0], labels).shape == (2, 4)
-    with pytest.raises(ValueError, match="one class.*rows with 1 to 2"):
+    message = (
+        "largest value.*rows with 1 to 2. .* several classes are for `PGD`"
+    )
+    with pytest.raises(ValueError, match=message):
         ak.evaluate_robustness(model, (data(2)[0], labels), {"PGD": attack})
+    with pytest.raises(ValueError, match=message):
+        ak.attacks.FAB(Linf(0.1))(model, data(2)[0], labels)

@@ -1,11 +1,14 @@
 """What a network without classes may be asked, and what it may not."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 
 import atent_keras as ak
 from atent_keras.attacks import APGD
+from atent_keras.attacks import FAB
 from atent_keras.attacks import PGD
 from atent_keras.attacks import AutoAttack
 from atent_keras.threat_models import Linf
@@ -46,7 +49,8 @@ def test_there_is_no_accuracy_of_a_regression(name):
     y = NUMBERS[name]
     network = model(y, name, "mae" if name == "three" else "mse")
     message = (
-        "name classes, .* Received: numbers from .* regression .*`perturb`"
+        "name classes, .* Received: numbers from .* regression .*`PGD` or "
+        "`FGSM`.*`perturb`"
     )
     with pytest.raises(ValueError, match=message):
         evaluate(network, (X, y), {"PGD": PGD(BALL)})
@@ -60,9 +64,9 @@ def test_there_is_no_accuracy_of_a_regression(name):
     several = AutoAttack(BALL, [PGD(BALL)], verbose=0)
     with pytest.raises(ValueError, match=message):
         several.evaluate(network, X, y)
-    if name == "three in 0..1":
+    for attack in (APGD(BALL), FAB(BALL, num_steps=2)):
         with pytest.raises(ValueError, match=message):
-            APGD(BALL)(network, X, y)
+            attack(network, X, y)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,39 @@ def test_a_distance_may_be_one_of_classes(name):
         labels = y if y.ndim == 1 else y.argmax(axis=1)
         right = outputs.argmax(axis=1) == labels
     assert report.clean_accuracy == right.mean()
+
+
+@pytest.mark.parametrize("kind", ["function", "not compiled", "own loss"])
+def test_numbers_are_no_classes_whatever_the_loss(kind):
+    """Nobody said that they are: the message is not about a stand-in."""
+    y = NUMBERS["one"]
+    network = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    if kind == "own loss":
+        network.compile(loss=lambda y, z: keras.ops.mean((y - z) ** 2, axis=-1))
+    called = network.__call__ if kind == "function" else network
+    for attack in (PGD(BALL, num_steps=2), FAB(BALL, num_steps=2)):
+        with pytest.raises(ValueError, match="Labels must name classes"):
+            evaluate(called, (X, y), {"it": attack})
+
+
+@pytest.mark.parametrize("loss", ["mse", "kl_divergence"])
+@pytest.mark.parametrize(
+    "units, shape, asked",
+    [(3, (24,), "(batch, 3)"), (3, (24, 1), "(batch, 3)")]
+    + [(3, (24, 2), "(batch, 3)"), (1, (24, 3), "(batch,)")],
+)
+def test_a_distance_wants_labels_like_the_outputs(loss, units, shape, asked):
+    """TensorFlow would stretch some of them to the outputs' shape."""
+    inputs = keras.Input((6,))
+    network = ak.RobustModel(inputs, keras.layers.Dense(units)(inputs))
+    attack = PGD(BALL, num_steps=2, loss=loss)
+    network.compile("sgd", ak.AdversarialLoss(loss, attack))
+    y = RNG.uniform(size=shape)
+    message = re.escape(f"expects labels of shape {asked} for a network with ")
+    message += f"{units} output.*labels of shape {re.escape(str(shape))}"
+    for call in (network.fit, lambda x, y: attack(network, x, y)):
+        with pytest.raises(ValueError, match=message):
+            call(X, y)
 
 
 def test_sparse_labels_are_whole():

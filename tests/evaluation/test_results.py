@@ -144,6 +144,22 @@ def test_damaged_files_are_refused_and_named(name, remedy, tmp_path):
     assert Results(tmp_path).known("correct") == 2
 
 
+@pytest.mark.parametrize("place, value", [(8, 1), (10, 99)])
+def test_an_archive_with_another_header_is_damaged(place, value, tmp_path):
+    """One that says it is encrypted, or packed in an unknown way."""
+    filled(tmp_path)
+    file = tmp_path / "progress" / "examples.npz"
+    content = bytearray(file.read_bytes())
+    content[content.index(b"PK\x01\x02") + place] = value
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="examples.npz, which is damaged"):
+        Results(tmp_path)
+    with open(file, "wb") as other:
+        np.save(other, np.zeros(2))  # an array, no archive of them
+    with pytest.raises(ValueError, match="examples.npz, which is damaged"):
+        Results(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["seed", "model", "attack PGD"])
 def test_results_rest_on_their_settings(name, tmp_path):
     """Without one, nobody knows what they are the results of."""

@@ -200,7 +200,7 @@ def test_batches_of_names_are_refused_with_the_pairs_to_make(form):
     message = re.escape(message).replace(r"\.\*", ".*")
     with pytest.raises(TypeError, match=message):
         evaluate(small_network(), data, {"FGSM": FGSM(Linf(0.1))})
-    message = r"make a pair: `\(data\[\"image\"\], data\[\"label\"\]\)`"
+    message = r"a pair: `\(data\[\"image\"\] / 255, data\[\"label\"\]\)`"
     with pytest.raises(TypeError, match=message):
         evaluate(
             small_network(), {"image": x, "label": y}, {"F": FGSM(Linf(0.1))}
