@@ -1,0 +1,347 @@
+"""Reports as pages: one file each, which a browser opens without a network."""
+
+import pathlib
+import platform
+import string
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from atent_keras.evaluation import chart
+from atent_keras.evaluation import table
+from atent_keras.evaluation.markup import element
+from atent_keras.evaluation.markup import escaped
+from atent_keras.evaluation.markup import joined
+from atent_keras.evaluation.markup import table as lines
+from atent_keras.evaluation.pictures import NOT_ATTACKED
+from atent_keras.evaluation.pictures import are_images
+from atent_keras.evaluation.pictures import source
+from atent_keras.threat_models import L2
+from atent_keras.threat_models import Linf
+from atent_keras.version import __version__
+
+_TEMPLATE = pathlib.Path(__file__).with_name("page.html")
+_COUNTING = (
+    "Intervals are those of Clopper and Pearson. A clean error counts as an "
+    "error under every attack, and is not attacked."
+)
+
+
+def of_report(report):
+    """Returns a `RobustnessReport` as a page."""
+    return _page(
+        f"Robustness on {report.num_examples:,} examples",
+        element(
+            "p",
+            f"The network is right about {table.percent(report.clean_accuracy)}"
+            " as they are, and about "
+            f"{table.percent(report.worst_case_accuracy)} under every attack"
+            f"{report.left_out}.",
+        ),
+        element("h2", f"Accuracy in %, {_intervals(report)}"),
+        chart.bars({"": _shares(report)}),
+        _figures(report),
+        element("p", _COUNTING),
+        element("h2", "Signs of masked gradients"),
+        _findings(report),
+        element("h2", "Images"),
+        *_images(report),
+        element("h2", "Settings"),
+        _settings(report),
+    )
+
+
+def of_comparison(comparison):
+    """Returns a `RobustnessComparison` as a page."""
+    reports = comparison.reports
+    shares = {name: _shares(report) for name, report in reports.items()}
+    report = next(iter(reports.values()))
+    return _page(
+        f"Robustness of {len(reports)} networks on {report.num_examples:,} "
+        "examples",
+        element("h2", f"Accuracy in %, {_intervals(report)}"),
+        chart.bars(
+            {
+                row["attack"]: {
+                    name: shares[name][row["attack"]] for name in reports
+                }
+                for row in report.rows()
+            }
+        ),
+        lines(
+            ["network", *next(iter(shares.values()))],
+            [
+                [name, *map(_with_interval, found.values())]
+                for name, found in shares.items()
+            ],
+            class_="figures",
+        ),
+        element(
+            "p",
+            f"{_COUNTING} They are of each accuracy alone: that two of them "
+            "overlap does not say that two networks, seen on the same images, "
+            "can't be told apart.",
+        ),
+        element("h2", "Signs of masked gradients"),
+        *_verdicts(reports),
+        element("h2", "Settings"),
+        _settings(report, reports),
+    )
+
+
+def of_certificates(report, caption):
+    """Returns a `CertificationReport` as a page, with what it says of it."""
+    rows = {
+        f"{row['radius']:.4g}": (row["accuracy"], row["low"], row["high"])
+        for row in report.rows()
+    }
+    return _page(
+        f"Certified accuracy on {report.num_examples:,} examples",
+        element("p", f"{caption[0].upper()}{caption[1:]}."),
+        element("h2", f"Accuracy in % by l_2 radius, {_intervals(report)}"),
+        chart.bars({"": rows}),
+        lines(
+            ["l_2 radius", "accuracy", "interval"],
+            [
+                [radius, table.percent(accuracy), table.between(interval)]
+                for radius, (accuracy, *interval) in rows.items()
+            ],
+            class_="figures",
+        ),
+        element("h2", "Settings"),
+        lines(
+            ["", ""],
+            [
+                ["seconds", f"{report.seconds:.1f}"],
+                ["digest of the data", report.data],
+                ["versions", _versions()],
+            ],
+            class_="settings",
+        ),
+    )
+
+
+def _page(title, *parts):
+    template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
+    body = joined([element("h1", title), *parts])
+    return template.substitute(title=escaped(title), body=body)
+
+
+def _intervals(report):
+    return f"with {100 * report.confidence:g} % intervals"
+
+
+def _shares(report):
+    return {
+        row["attack"]: (row["accuracy"], row["low"], row["high"])
+        for row in report.rows()
+    }
+
+
+def _with_interval(shares):
+    accuracy, *interval = shares
+    return joined(
+        [
+            element("div", table.percent(accuracy)),
+            element("div", table.between(interval), class_="quiet"),
+        ]
+    )
+
+
+def _figures(report):
+    def cells(row):
+        found = [
+            row["attack"],
+            table.percent(row["accuracy"]),
+            table.between((row["low"], row["high"])),
+        ]
+        if row["attack"] not in report.results:
+            return [*found, *[""] * 5]
+        result = report.results[row["attack"]]
+        attacked = result.norm[report.correct]
+        return [
+            *found,
+            f"{row['succeeded']:,}",
+            _norm(result.attack.threat_model),
+            f"{attacked.mean():.4g}" if len(attacked) else "none attacked",
+            f"{row['largest_norm']:.4g}" if len(attacked) else "",
+            f"{row['seconds']:,.1f}",
+        ]
+
+    header = (
+        *("", "accuracy", "interval", "fooled"),
+        *("norm", "mean", "largest", "seconds"),
+    )
+    return lines(header, map(cells, report.rows()), class_="figures")
+
+
+def _norm(threat_model):
+    names = {Linf: "l_inf", L2: "l_2"}
+    return names.get(type(threat_model), type(threat_model).__name__)
+
+
+def _findings(report):
+    if not report.findings:
+        return element("p", "Not looked for: the evaluation had no checks.")
+    return lines(
+        ["check", "", "evidence"],
+        [[one.check, _verdict(one), one.evidence] for one in report.findings],
+        class_="evidence",
+    )
+
+
+def _verdict(finding):
+    return element(
+        "span", finding.verdict, class_=finding.verdict.replace(" ", "-")
+    )
+
+
+def _verdicts(reports):
+    """Yields what the checks say of several networks."""
+    found = {
+        name: {one.check: _verdict(one) for one in report.findings}
+        for name, report in reports.items()
+    }
+    checks = dict.fromkeys(check for one in found.values() for check in one)
+    if not checks:
+        yield element("p", "Not looked for: no evaluation had checks.")
+        return
+    yield lines(
+        ["network", *checks],
+        [
+            [name, *(one.get(check, "not looked for") for check in checks)]
+            for name, one in found.items()
+        ],
+    )
+    yield element("p", "Each network's own report has the evidence.")
+
+
+def _settings(report, others=None):
+    """Returns what the figures depend on, in lines.
+
+    Args:
+        report: The report, or the first of several.
+        others: Dictionary of all of several reports, by name.
+    """
+    attacks = report.results.items()
+    models = dict.fromkeys(repr(one.attack.threat_model) for _, one in attacks)
+    precisions = {
+        f"precision of {name}": one.precision
+        for name, one in (others or {}).items()
+    }
+    if len({*precisions.values()}) < 2:  # it is the same of all
+        precisions = {"precision": report.precision}
+    rows = [
+        *((f"attack {name}", _code(one.setting)) for name, one in attacks),
+        ("threat model", _code(", ".join(models))),
+        ("seed", str(report.seed)),
+        *((name, one or "unknown") for name, one in precisions.items()),
+        ("ignored examples", f"{report.num_ignored:,}"),
+        ("digest of the data", _code(report.data)),
+        ("versions", _versions()),
+    ]
+    return lines(["", ""], rows, class_="settings")
+
+
+def _code(text):
+    return element("code", text)
+
+
+def _versions():
+    return (
+        f"atent_keras {__version__}, Keras {keras.__version__}, TensorFlow "
+        f"{tf.__version__}, Python {platform.python_version()}"
+    )
+
+
+def _images(report):
+    """Yields the first images, clean and attacked, or why there are none."""
+    found, attacks = report.pictures, report.attacks
+    bounds = next(iter(attacks.values())).threat_model.bounds
+    x = found.get("x")
+    if x is None:
+        yield element(
+            "p",
+            "Not kept: these are results of a version that kept no images. An "
+            "evaluation in a new folder has them.",
+        )
+    elif not are_images(x, bounds):
+        yield element(
+            "p",
+            "The data are no images to look at: an example has the shape "
+            f"{x.shape[1:]}.",
+        )
+    elif not len(x):
+        yield element("p", f"Too large to be kept: of shape {x.shape[1:]}.")
+    else:
+        kept = [
+            name
+            for name in attacks
+            if len(found.get(f"{name}/x_adv", ())) == len(x)
+        ]
+        yield _grid(report, kept, bounds)
+        if missing := [name for name in attacks if name not in kept]:
+            yield element("p", f"Not kept of {', '.join(missing)}.")
+
+
+def _grid(report, names, bounds):
+    found = report.pictures
+    x, truth = found["x"], found["y"]
+    if bounds is None:
+        parts = [x, *(found[f"{name}/x_adv"] for name in names)]
+        bounds = min(map(np.min, parts)), max(map(np.max, parts))
+
+    def seen(prefix, images):
+        """Returns cells of images, and of what the network says of them."""
+        answers = zip(found[f"{prefix}answers"], found[f"{prefix}confidences"])
+        for place, (image, (answer, share)) in enumerate(zip(images, answers)):
+            if answer == NOT_ATTACKED:
+                yield element("div", "not attacked")
+                continue
+            right = answer == truth[place]
+            said = [
+                _class(report, answer),
+                f"{'' if right else 'wrong, '}{100 * share:.0f} %",
+            ]
+            change = (image - x[place]).ravel().astype("float64")
+            if prefix:
+                said.append(f"l_inf {np.abs(change).max():.3g}")
+                said.append(f"l_2 {np.linalg.norm(change):.3g}")
+            name = f"{prefix.rstrip('/') or 'clean'}, image {place}"
+            yield _picture(image, bounds, name, said, right)
+
+    def changes(name):
+        """Returns the heading and the cells of what an attack changed."""
+        change = found[f"{name}/x_adv"] - x
+        largest = float(np.abs(change).max())
+        scale = f"black to white: ±{largest:.3g}"
+        scale = element("div", scale, class_="quiet")
+        yield joined([f"change by {name}", scale])
+        for place, image in enumerate(change):
+            if found[f"{name}/answers"][place] == NOT_ATTACKED:
+                yield ""
+                continue
+            said = f"change by {name}, image {place}"
+            yield _picture(image, (-largest, largest), said)
+
+    rows = [["clean", *seen("", x)]]
+    for name in names:
+        rows.append([name, *seen(f"{name}/", found[f"{name}/x_adv"])])
+        rows.append([*changes(name)])
+    header = [f"truth: {_class(report, label)}" for label in truth]
+    return lines(["", *header], rows, class_="images")
+
+
+def _class(report, number):
+    names = report.class_names
+    return names[number] if names else str(number)
+
+
+def _picture(image, bounds, name, captions=(), right=True):
+    return element(
+        "div",
+        element("img", src=source(image, *bounds), alt=name),
+        *(element("div", text, class_="cut", title=text) for text in captions),
+        class_=None if right else "wrong",
+    )
