@@ -26,6 +26,10 @@ _COUNTING = (
     "Intervals are those of Clopper and Pearson. A clean error counts as an "
     "error under every attack, and is not attacked."
 )
+_FIRING = (
+    "A check that fired saw the sign that it looks for. That proves no fault, "
+    "and silence proves nothing: it says where to look."
+)
 
 
 def of_report(report):
@@ -34,8 +38,8 @@ def of_report(report):
         f"Robustness on {report.num_examples:,} examples",
         element(
             "p",
-            f"The network is right about {table.percent(report.clean_accuracy)}"
-            " as they are, and about "
+            f"Of these, {table.percent(report.clean_accuracy)} are classified "
+            "right as they are, and "
             f"{table.percent(report.worst_case_accuracy)} under every attack"
             f"{report.left_out}.",
         ),
@@ -111,7 +115,7 @@ def of_certificates(report, caption):
         ),
         element("h2", "Settings"),
         lines(
-            ["", ""],
+            ["setting", "value"],
             [
                 ["seconds", f"{report.seconds:.1f}"],
                 ["digest of the data", report.data],
@@ -170,7 +174,7 @@ def _figures(report):
         ]
 
     header = (
-        *("", "accuracy", "interval", "fooled"),
+        *("attack", "accuracy", "interval", "fooled"),
         *("norm", "mean", "largest", "seconds"),
     )
     return lines(header, map(cells, report.rows()), class_="figures")
@@ -184,11 +188,12 @@ def _norm(threat_model):
 def _findings(report):
     if not report.findings:
         return element("p", "Not looked for: the evaluation had no checks.")
-    return lines(
-        ["check", "", "evidence"],
+    found = lines(
+        ["check", "verdict", "evidence"],
         [[one.check, _verdict(one), one.evidence] for one in report.findings],
         class_="evidence",
     )
+    return joined([found, element("p", _FIRING)])
 
 
 def _verdict(finding):
@@ -214,7 +219,8 @@ def _verdicts(reports):
             for name, one in found.items()
         ],
     )
-    yield element("p", "Each network's own report has the evidence.")
+    evidence = "Each network's own report has the evidence."
+    yield element("p", f"{_FIRING} {evidence}")
 
 
 def _settings(report, others=None):
@@ -241,7 +247,7 @@ def _settings(report, others=None):
         ("digest of the data", _code(report.data)),
         ("versions", _versions()),
     ]
-    return lines(["", ""], rows, class_="settings")
+    return lines(["setting", "value"], rows, class_="settings")
 
 
 def _code(text):
@@ -329,7 +335,7 @@ def _grid(report, names, bounds):
     for name in names:
         rows.append([name, *seen(f"{name}/", found[f"{name}/x_adv"])])
         rows.append([*changes(name)])
-    header = [f"truth: {_class(report, label)}" for label in truth]
+    header = [_cut(f"truth: {_class(report, label)}") for label in truth]
     return lines(["", *header], rows, class_="images")
 
 
@@ -338,10 +344,15 @@ def _class(report, number):
     return names[number] if names else str(number)
 
 
+def _cut(text):
+    """Returns a line that a page may cut, and has whole as a title."""
+    return element("div", text, class_="cut", title=text)
+
+
 def _picture(image, bounds, name, captions=(), right=True):
     return element(
         "div",
         element("img", src=source(image, *bounds), alt=name),
-        *(element("div", text, class_="cut", title=text) for text in captions),
+        *map(_cut, captions),
         class_=None if right else "wrong",
     )
