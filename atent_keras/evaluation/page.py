@@ -305,9 +305,9 @@ def _grid(report, names, bounds):
             if answer == NOT_ATTACKED:
                 yield element("div", "not attacked")
                 continue
-            right = answer == truth[place]
+            right = answer == truth[place] and np.isfinite(share)
             said = [
-                _class(report, answer),
+                _class(report, answer) if np.isfinite(share) else "no number",
                 f"{'' if right else 'wrong, '}{100 * share:.0f} %",
             ]
             change = (image - x[place]).ravel().astype("float64")

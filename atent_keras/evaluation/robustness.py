@@ -164,7 +164,7 @@ def evaluate_robustness(
             float(confidence),
             walk.num_ignored,
             results.settings[PRECISION],
-            class_names and tuple(class_names),
+            None if class_names is None else tuple(class_names),
             results.pictures,
         )
         if folder is not None:

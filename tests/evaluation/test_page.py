@@ -194,6 +194,15 @@ def test_images_have_answers_confidences_and_norms():
     ]
 
 
+def test_an_answer_that_is_not_finite_is_a_wrong_one():
+    pictures = make_pictures()
+    pictures["FGSM/answers"][0] = pictures["y"][0]
+    pictures["FGSM/confidences"][0] = np.nan
+    page = Page(make_report(pictures=pictures).to_html())
+    cells = [text for _, text in page.all("div", **{"class": "wrong"})]
+    assert "no numberwrong, nan %l_inf 0.25l_2 0.354" in cells
+
+
 @pytest.mark.parametrize(
     "shape, bounds, scale",
     [

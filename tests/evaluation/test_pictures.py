@@ -141,7 +141,7 @@ def test_a_single_output_is_that_of_the_second_class(from_logits):
     outputs = z if from_logits else keras.ops.sigmoid(z)
     network = keras.Model(inputs, outputs)
     network.compile(loss=keras.losses.BinaryCrossentropy(from_logits))
-    names = ["cat", "dog"]
+    names = np.array(["cat", "dog"])
     report = evaluate(network, (X, Y), ATTACKS, class_names=names)
     assert_kept(report.pictures)
     assert report.class_names == ("cat", "dog")
