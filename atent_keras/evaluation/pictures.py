@@ -9,6 +9,7 @@ from atent_keras import margins
 
 # As many as a page takes: fewer of large images, and none of larger ones.
 _MOST, _VALUES = 8, 2**19
+_SAID = "answers", "confidences"
 NOT_ATTACKED = -1  # an answer that nobody gave
 
 
@@ -97,16 +98,18 @@ class Pictures:
 
 def are_pictures(arrays):
     """Whether arrays are such as `Pictures` keeps."""
-    x = arrays.get("x", np.zeros(0))
-    parts = {"x": x.shape, "x_adv": x.shape}
-    parts |= dict.fromkeys(("y", "answers", "confidences"), x.shape[:1])
-    return all(
-        np.issubdtype(values.dtype, np.number)
-        and name.rpartition("/")[2] in parts
-        and len(values.shape) > 0
-        and len(values) <= len(x)
-        and values.shape[1:] == parts[name.rpartition("/")[2]][1:]
-        for name, values in arrays.items()
+    x = arrays.get("x", np.zeros((0,)))
+    expected = {"x": x.shape} if arrays else {}
+    if x.shape[:1] != (0,):
+        expected |= dict.fromkeys(("y", *_SAID), x.shape[:1])
+    for name in {name.rpartition("/")[0] for name in arrays} - {""}:
+        few = np.shape(arrays.get(f"{name}/x_adv", ()))[:1]
+        expected[f"{name}/x_adv"] = (*few, *x.shape[1:])
+        expected |= dict.fromkeys((f"{name}/{part}" for part in _SAID), few)
+        if few > x.shape[:1]:
+            return False
+    return expected == {name: part.shape for name, part in arrays.items()} and (
+        all(np.issubdtype(part.dtype, np.number) for part in arrays.values())
     )
 
 

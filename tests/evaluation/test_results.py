@@ -221,11 +221,14 @@ def test_arrays_that_do_not_fit_each_other_are_damaged(changed, tmp_path):
         {"x": ["a", "b"]},
         {"y": [0, 1, 2]},
         {"answers": [[0], [0]]},
-        {"PGD/x_adv": np.ones((1, 3, 4))},
+        {"PGD/x_adv": np.ones((1, 3, 4)).tolist()},
         {"PGD/other": [0]},
+        {"PGD/answers": None},
+        {"PGD/x_adv": 1.0},
+        {"y": None},
         {"confidences": 1.0},
     ],
-    ids=lambda changed: "".join(changed),
+    ids=str,
 )
 def test_pictures_that_do_not_fit_each_other_are_damaged(changed, tmp_path):
     filled(tmp_path)
