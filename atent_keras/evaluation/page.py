@@ -269,8 +269,8 @@ def _images(report):
     if x is None:
         yield element(
             "p",
-            "Not kept: these are results of a version that kept no images. An "
-            "evaluation in a new folder has them.",
+            "Not kept: these results were begun without images, as those of "
+            "earlier versions were. An evaluation in a new folder has them.",
         )
     elif not are_images(x, bounds):
         yield element(

@@ -227,7 +227,7 @@ def test_images_are_drawn_within_their_bounds(shape, bounds, scale):
 @pytest.mark.parametrize(
     "pictures, bounds, why",
     [
-        ({}, (0, 1), "a version that kept no images"),
+        ({}, (0, 1), "results were begun without images"),
         (make_pictures((4,)), (0, 1), r"no images .* the shape \(4,\)"),
         (make_pictures((4, 1)), None, r"no images .* the shape \(4, 1\)"),
         ({"x": np.zeros((0, 600, 600, 3))}, (0, 1), "Too large .*600, 600, 3"),

@@ -122,7 +122,7 @@ def test_a_folder_without_them_goes_on_without(tmp_path):
     report = evaluate(logits, data, ATTACKS, folder=tmp_path)
     assert report.pictures == {}
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "kept no images" in page and "<img" not in page
+    assert "begun without images" in page and "<img" not in page
 
 
 def test_what_is_done_again_replaces_them(tmp_path):
