@@ -21,7 +21,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["atent_keras", "atent_keras.*"]),
-    package_data={"atent_keras.architectures": ["pretrained/*"]},
+    package_data={
+        "atent_keras.architectures": ["pretrained/*"],
+        "atent_keras.evaluation": ["page.html"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "absl-py",

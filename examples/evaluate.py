@@ -173,6 +173,10 @@ def few(count):
     return x.numpy(), y.numpy()
 
 
+def class_names():
+    return settings.CIFAR10 if FLAGS.dataset == "cifar10" else None
+
+
 def evaluate(models, folders, chosen, checks):
     """Reports by model, each in its own folder; in a table if several."""
     reports = {}
@@ -185,6 +189,7 @@ def evaluate(models, folders, chosen, checks):
             FLAGS.seed,
             folder=folders[name],
             checks=checks,
+            class_names=class_names(),
         )
         print(reports[name], flush=True)
     return reports
@@ -214,14 +219,13 @@ def draw(model, report, folder):
     # The first image that is classified right, if there is one.
     right = int(np.argmax(report.correct[:SHOWN]))
     one = slice(right, right + 1)
-    names = settings.CIFAR10 if FLAGS.dataset == "cifar10" else None
     save(
         ak.plots.adversarial_images(
             model,
             x,
             np.asarray(attack(model, x, y, seed=FLAGS.seed)),
             y,
-            class_names=names,
+            class_names=class_names(),
         ),
         folder / "images.png",
     )
@@ -290,6 +294,7 @@ def work(models, output, chosen, at_radii, checks):
     comparison = ak.RobustnessComparison(reports)
     run_folder.write_text(output / "comparison.md", comparison.to_markdown())
     run_folder.write_text(output / "comparison.csv", comparison.to_csv())
+    run_folder.write_text(output / "comparison.html", comparison.to_html())
     if at_radii:
         radii = {name: folders[name] / "radii" for name in models}
         curves = evaluate(models, radii, at_radii, None)

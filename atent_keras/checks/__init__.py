@@ -7,6 +7,7 @@ assertion guards the values inside a user's own `tf.function`; XLA drops it.
 """
 
 from atent_keras.checks.batches import batch
+from atent_keras.checks.classes import class_names
 from atent_keras.checks.classes import labels
 from atent_keras.checks.classes import labels_fit
 from atent_keras.checks.classes import name_classes
@@ -33,6 +34,7 @@ __all__ = [
     "are_probabilities",
     "batch",
     "call",
+    "class_names",
     "decided",
     "default_loss",
     "gives_probabilities",

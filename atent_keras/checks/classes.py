@@ -201,6 +201,27 @@ def one_class(y, loss, classes):
     )
 
 
+def class_names(names, classes):
+    """Returns the classes' names as a list, `None` being their numbers.
+
+    Args:
+        names: Sequence of strings, one for each class, or `None`.
+        classes: Integer, the number of classes.
+
+    Raises:
+        ValueError: If there is not one string for each class.
+    """
+    if names is None:
+        return [str(number) for number in range(classes)]
+    found = list(names) if hasattr(names, "__iter__") else []
+    if len(found) != classes or not all(isinstance(n, str) for n in found):
+        raise ValueError(
+            f"`class_names` must be {classes} strings, one for each class. "
+            f"Received: class_names={names!r}"
+        )
+    return found
+
+
 def name_classes(y, classes):
     """Returns which labels name classes, and are no numbers of a regression.
 

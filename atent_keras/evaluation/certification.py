@@ -10,6 +10,7 @@ import numpy as np
 from atent_keras import base_losses
 from atent_keras import checks as entry
 from atent_keras import margins
+from atent_keras.evaluation import page
 from atent_keras.evaluation import table
 from atent_keras.evaluation.batches import Digest
 from atent_keras.evaluation.batches import batches
@@ -34,8 +35,9 @@ class CertificationReport(Report):
 
     An example counts at a radius if the smoothed classifier's class is right,
     and can't be changed from within that radius. `print` shows a table; `save`
-    writes `certificates.json`, `certificates.md`, `certificates.csv` and
-    `certificates.npz`, which holds `correct`, `classes` and `radii`.
+    writes `certificates.json`, `certificates.md`, `certificates.csv`, the page
+    `certificates.html`, and `certificates.npz`, which holds `correct`,
+    `classes` and `radii`.
 
     Attributes:
         correct: Booleans `(num_examples,)`, whether the certified class is the
@@ -144,6 +146,9 @@ class CertificationReport(Report):
             f"atent_keras {__version__}; intervals by Clopper and Pearson.\n\n"
             + table.markdown(self._header, self._cells())
         )
+
+    def to_html(self):
+        return page.of_certificates(self, self._caption())
 
     def to_json(self):
         arrays = self.arrays()

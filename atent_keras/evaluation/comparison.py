@@ -2,6 +2,7 @@
 
 import json
 
+from atent_keras.evaluation import page
 from atent_keras.evaluation import table
 from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.description import differences
@@ -104,6 +105,10 @@ class RobustnessComparison:
     def to_markdown(self):
         """Returns the table in Markdown."""
         return f"{self._caption()}\n\n{table.markdown(*self._cells())}"
+
+    def to_html(self):
+        """Returns the comparison as a page, which needs no other file."""
+        return page.of_comparison(self)
 
     def to_csv(self):
         """Returns all accuracies as CSV, a line each."""

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from atent_keras.evaluation import intervals
+from atent_keras.evaluation import page
 from atent_keras.evaluation import table
 from atent_keras.evaluation.results import write
 from atent_keras.evaluation.results import write_arrays
@@ -67,6 +68,10 @@ class Report:
         """Returns the report in Markdown."""
         raise NotImplementedError
 
+    def to_html(self):
+        """Returns the report as a page, which needs no other file."""
+        raise NotImplementedError
+
     def to_json(self):
         """Returns the report as JSON, without the single examples."""
         raise NotImplementedError
@@ -76,7 +81,7 @@ class Report:
         return table.as_csv(self.rows())
 
     def save(self, folder):
-        """Writes the report as `.json`, `.md` and `.csv`, examples as `.npz`.
+        """Writes `.json`, `.md`, `.csv` and `.html`, and examples as `.npz`.
 
         Args:
             folder: Where to; it is made if it is not there.
@@ -87,7 +92,12 @@ class Report:
         arrays, *texts = self._files(folder)
         arrays.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(arrays, self.arrays())
-        contents = self.to_json() + "\n", self.to_markdown(), self.to_csv()
+        contents = (
+            self.to_json() + "\n",
+            self.to_markdown(),
+            self.to_csv(),
+            self.to_html(),
+        )
         for path, content in zip(texts, contents, strict=True):
             write(path, content)
 
@@ -109,7 +119,7 @@ class Report:
     def _files(cls, folder):
         return [
             pathlib.Path(folder) / f"{cls.NAME}.{suffix}"
-            for suffix in ("npz", "json", "md", "csv")
+            for suffix in ("npz", "json", "md", "csv", "html")
         ]
 
 
@@ -149,8 +159,9 @@ class RobustnessReport(Report):
     An example counts as robust under an attack if the network is right about
     it both clean and attacked, and in the worst case if it withstands every
     attack. `print` shows a table; `save` writes `report.json`, `report.md`,
-    `report.csv` and `report.npz`, which holds `correct` and, for each attack,
-    `NAME/succeeded` and `NAME/norm`, of shape `(num_examples,)`.
+    `report.csv`, `report.html`, a page with pictures for any browser, and
+    `report.npz`, which holds `correct` and, for each attack, `NAME/succeeded`
+    and `NAME/norm`, of shape `(num_examples,)`.
 
     Attributes:
         correct: Booleans `(num_examples,)`, whether the network classifies
@@ -165,6 +176,11 @@ class RobustnessReport(Report):
         precision: String, in what the network computed: the dtype policies of
             its layers, such as `"float32"` or `"mixed_bfloat16"`, and whether
             a GPU rounded float32 to TF32: `"float32 with TF32"`.
+        class_names: Tuple of strings, one for each class, or `None`.
+        pictures: Dictionary of arrays, what the page shows of the first few
+            examples: `x`, `y`, `answers` and `confidences`, and for each
+            attack `NAME/x_adv`, `NAME/answers`, -1 where it was not attacked,
+            and `NAME/confidences`. Empty where none were kept.
     """
 
     correct: np.ndarray
@@ -175,6 +191,8 @@ class RobustnessReport(Report):
     confidence: float = 0.95
     num_ignored: int = 0
     precision: str = ""
+    class_names: tuple | None = None
+    pictures: dict = dataclasses.field(default_factory=dict)
 
     NAME = "report"
 
@@ -288,6 +306,9 @@ class RobustnessReport(Report):
                 )
             )
         return "\n".join(parts)
+
+    def to_html(self):
+        return page.of_report(self)
 
     def to_json(self):
         return json.dumps(

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from atent_keras.evaluation.description import differences
+from atent_keras.evaluation.pictures import are_pictures
 from atent_keras.evaluation.target import fingerprint
 from atent_keras.lock import NAME as LOCK
 from atent_keras.lock import Lock
@@ -20,6 +21,7 @@ from atent_keras.lock import require_folder
 SETTINGS = "settings.json"
 EXAMPLES = "examples.npz"
 FINDINGS = "findings.json"
+PICTURES = "pictures.npz"
 PRECISION = "the model's precision"  # a setting, which reports name
 # What is known, by the folder's name: of every batch, and by each attack (or
 # by the certification).
@@ -58,6 +60,8 @@ class Results:
     - `settings.json`: model, data, seed and attacks.
     - `examples.npz`: arrays, by name, of all that is known of each example.
     - `findings.json`: what each check for masked gradients found; see `once`.
+    - `pictures.npz`: the first few examples and their attacked images; see
+      `Pictures`.
 
     Each file is written anew beside its place and then renamed, so that it is
     whole at any time, whatever happens while it is written.
@@ -76,6 +80,7 @@ class Results:
         self.path = None if folder is None else pathlib.Path(folder) / name
         self.parts = _PARTS[name]
         self.settings, self.arrays, self.findings = {}, {}, {}
+        self.pictures = {}
         if self.path is None:
             return
         require_folder(self.path)
@@ -83,8 +88,11 @@ class Results:
             return
         if (self.path / SETTINGS).exists():
             self.settings = self._json(SETTINGS, _are_settings)
-            self.arrays = self._arrays()
+            self.arrays = self._arrays(
+                EXAMPLES, lambda found: _are_of_batches(found, *self.parts)
+            )
             self.findings = self._json(FINDINGS, _are_findings)
+            self.pictures = self._arrays(PICTURES, are_pictures)
         elif any(
             file.suffix != _DRAFT and file.name != LOCK
             for file in self.path.iterdir()
@@ -222,6 +230,12 @@ class Results:
         self._write(SETTINGS, _text(self.settings))
         self._write(EXAMPLES, self.arrays)
 
+    def keep(self, **arrays):
+        """Keeps arrays as pictures, in place of those of these names."""
+        self.pictures.update(arrays)
+        self._write(SETTINGS, _text(self.settings))
+        self._write(PICTURES, self.pictures)
+
     def once(self, name, find):
         """Returns what `find()` gives, a value for JSON; asks only once."""
         if name not in self.findings:
@@ -241,8 +255,8 @@ class Results:
             raise self._damaged(name)
         return found
 
-    def _arrays(self):
-        path = self.path / EXAMPLES
+    def _arrays(self, name, fit):
+        path = self.path / name
         if not path.exists():
             return {}
         try:
@@ -250,17 +264,19 @@ class Results:
             with np.load(content, allow_pickle=False) as file:
                 found = dict(file)
         except _DAMAGES as error:
-            raise self._damaged(EXAMPLES) from error
-        if not _are_of_batches(found, *self.parts):
-            raise self._damaged(EXAMPLES)
+            raise self._damaged(name) from error
+        if not fit(found):
+            raise self._damaged(name)
         return found
 
     def _damaged(self, name):
+        remedy = "have what was in there done again"
+        if name == PICTURES:
+            remedy = "go on without the images that were in there"
         return ValueError(
             "`folder` must hold whole files. Received: "
             f"{self.path / name}, which is damaged; delete "
-            f"{self.path if name == SETTINGS else 'it'} to have what was in "
-            "there done again"
+            f"{self.path if name == SETTINGS else 'it'} to {remedy}"
         )
 
     def _write(self, name, content):

@@ -18,6 +18,7 @@ from atent_keras.evaluation.batches import count
 from atent_keras.evaluation.case import Case
 from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.masking import MaskingChecks
+from atent_keras.evaluation.pictures import Pictures
 from atent_keras.evaluation.precision import tensor_float_32
 from atent_keras.evaluation.report import WORST_CASE
 from atent_keras.evaluation.report import AttackResult
@@ -42,6 +43,7 @@ def evaluate_robustness(
     confidence=0.95,
     batch_size=None,
     allow_tf32=False,
+    class_names=None,
     verbose=1,
 ):
     """Measures a network's accuracy, clean and under each of several attacks.
@@ -90,6 +92,8 @@ def evaluate_robustness(
         allow_tf32: Boolean, whether a GPU may round float32 to TF32, which is
             faster. The report says so. Whatever TensorFlow was told before
             holds again afterwards. Defaults to `False`.
+        class_names: Sequence of strings, one for each class, for the report's
+            page. Defaults to `None`: their numbers.
         verbose: 0 for silence, 1 for a progress bar, and one of the checks.
             Defaults to 1.
 
@@ -98,10 +102,10 @@ def evaluate_robustness(
 
     Raises:
         ValueError, TypeError: If a setting is out of its range, if there are
-            no data or attacks or the data have no end, if images, labels and
-            network do not fit each other, if the network gives NaN or infinity
-            for a clean image, or if `folder` belongs to another model, data
-            set or setting, or is damaged.
+            no data or attacks or the data have no end, if images, labels,
+            names and network do not fit each other, if the network gives NaN
+            or infinity for a clean image, or if `folder` belongs to another
+            model, data set or setting, or is damaged.
         FileNotFoundError: If `model` is a path without a SavedModel.
         BlockingIOError: If another evaluation is at work in `folder`.
         OSError: If results can't be written; what was written is kept.
@@ -135,7 +139,7 @@ def evaluate_robustness(
         tensor_float_32(allow_tf32),
         Results.alone(folder) as results,
     ):
-        walk = Walk(model, attacks, int(seed), results, checks)
+        walk = Walk(model, attacks, int(seed), results, checks, class_names)
         bar = Bar(count(data), attacks, verbose)
         for x, y in batches(data, walk.target.bounds):
             walk.batch(x, y, bar)
@@ -160,6 +164,8 @@ def evaluate_robustness(
             float(confidence),
             walk.num_ignored,
             results.settings[PRECISION],
+            None if class_names is None else tuple(class_names),
+            results.pictures,
         )
         if folder is not None:
             report.save(folder)
@@ -174,13 +180,16 @@ class Walk:
         results: `Results`, perhaps of a pass that was stopped.
         checks: `MaskingChecks`, or `None`; the first images that are
             classified right are kept for them.
+        class_names: Sequence of strings, or `None`.
     """
 
-    def __init__(self, model, attacks, seed, results, checks):
+    def __init__(self, model, attacks, seed, results, checks, class_names=None):
         bounds = next(iter(attacks.values())).threat_model.bounds
         self.target, self.attacks = Target(model, bounds), attacks
         self.seed = seed
         self.results, self.digest = results, Digest()
+        self.pictures = Pictures(results, self.target)
+        self.class_names = class_names
         self.num_examples, self.num_batches, self.num_ignored = 0, 0, 0
         self.not_run = {}
         self.checks, self.sample = checks, []
@@ -214,7 +223,9 @@ class Walk:
         digest = self.digest.update(x, y)
         self.results.require_batch(self.num_batches, last, digest)
         if self.results.known("correct") < last:
-            correct = self.target.correct(x, y, finite=True)
+            outputs = self.target.outputs(x)
+            correct = self.target.correct(x, y, outputs, finite=True)
+            self.pictures.keep(first, x, y, outputs)
             self.results.append(correct=correct, last=[last], digest=[digest])
         correct = self.results.arrays["correct"][first:last]
         rows = np.flatnonzero(correct)
@@ -224,14 +235,13 @@ class Walk:
             if isinstance(attack, Attack):
                 self.not_run[name] = attack.left_out(x.shape)
             if self.results.known(f"{name}/succeeded") < last:
-                succeeded, norm, seconds = self.target.attempt(
-                    attack, x, y, self.seed, places
-                )
+                attempt = self.target.attempt(attack, x, y, self.seed, places)
+                self.pictures.keep_attacked(name, first, correct, y, attempt)
                 self.results.append(
                     **{
-                        f"{name}/succeeded": _spread(succeeded, correct),
-                        f"{name}/norm": _spread(norm, correct),
-                        f"{name}/seconds": [seconds],
+                        f"{name}/succeeded": _spread(attempt.fooled, correct),
+                        f"{name}/norm": _spread(attempt.norm, correct),
+                        f"{name}/seconds": [attempt.seconds],
                     }
                 )
             bar.update(self.results.arrays, last)
@@ -261,7 +271,9 @@ class Walk:
         x, y = counted_alone(loss, x, y)
         self.num_ignored += total - x.shape[0]
         network = self.target.model, None, x.shape, self.target.bounds
-        return x, entry.one_class(y, loss, entry.network(*network))
+        classes = entry.network(*network)
+        entry.class_names(self.class_names, max(classes, 2))
+        return x, entry.one_class(y, loss, classes)
 
     def case(self):
         """Returns what the checks look at."""

@@ -3,6 +3,7 @@
 import hashlib
 import time
 import types
+import typing
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras import margins
 from atent_keras.attacks import accuracy
 from atent_keras.compiler import any_batch
 from atent_keras.compiler import compiled
@@ -18,6 +20,25 @@ from atent_keras.threat_models import per_example
 
 # Images by whose answers a network is known again.
 _PROBES = 4
+
+
+class Attempt(typing.NamedTuple):
+    """What came of an attack on images.
+
+    Attributes:
+        fooled: Which images the network now misclassifies, booleans `(batch,)`.
+        norm: The norms of the perturbations, floats `(batch,)`.
+        seconds: Float, the time that the attack took.
+        x_adv: The images that it found, as a tensor.
+        outputs: What the network gives for them, `(batch, classes)`; `None`
+            of no images.
+    """
+
+    fooled: np.ndarray
+    norm: np.ndarray
+    seconds: float
+    x_adv: tf.Tensor
+    outputs: tf.Tensor | None
 
 
 class Target:
@@ -49,20 +70,27 @@ class Target:
         parts = answer.over(x.shape[0], lambda rows: (x[rows],))
         return tf.concat([found for _, found in parts], axis=0)
 
-    def correct(self, x, y, finite=False):
+    def correct(self, x, y, outputs, finite=False):
         """Returns which images are classified right, booleans `(batch,)`.
 
         An answer that is not finite is none, and with `finite` an error.
         """
-        outputs = self.outputs(x)
-        loss = base_losses.of_model(self.model, y)
-        if outputs.shape[-1] == 1:
-            loss = checks.decided(self.model, loss, x.shape, self.bounds)
-        right = accuracy.is_correct(y, outputs, loss)
+        right = accuracy.is_correct(y, outputs, self._loss(x, y, outputs))
         answered = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
         if finite:
             checks.require_finite(tf.reduce_all(answered))
         return (right & answered).numpy()
+
+    def probabilities(self, x, y, outputs):
+        """Returns those of two or more classes, `(batch, classes)`."""
+        found = columns(outputs, self._loss(x, y, outputs))
+        return probabilities(tf.cast(found, keras.config.floatx()))
+
+    def _loss(self, x, y, outputs):
+        loss = base_losses.of_model(self.model, y)
+        if outputs.shape[-1] > 1:
+            return loss
+        return checks.decided(self.model, loss, x.shape, self.bounds)
 
     def attempt(self, attack, x, y, seed, places, through=None):
         """Attacks images that the network classifies right.
@@ -80,13 +108,12 @@ class Target:
                 `None`: this one.
 
         Returns:
-            Which images the attack made the network misclassify, booleans
-            `(batch,)`; the norms of the perturbations, floats `(batch,)`; and
-            the seconds that the attack took.
+            An `Attempt`.
         """
         start = time.perf_counter()
         if not len(places):
-            return np.zeros(0, bool), np.zeros(0, x.dtype.as_numpy_dtype), 0.0
+            norm = np.zeros(0, x.dtype.as_numpy_dtype)
+            return Attempt(np.zeros(0, bool), norm, 0.0, x, None)
         model = self.model if through is None else through
         x_adv = self.admissible(
             attack.threat_model,
@@ -94,7 +121,11 @@ class Target:
             attack(model, x, y, seed=seed, first=places),
         )
         norm = attack.threat_model.norm(x_adv - x).numpy()
-        return ~self.correct(x_adv, y), norm, time.perf_counter() - start
+        outputs = self.outputs(x_adv)
+        fooled = ~self.correct(x_adv, y, outputs)
+        return Attempt(
+            fooled, norm, time.perf_counter() - start, x_adv, outputs
+        )
 
     @staticmethod
     def admissible(threat_model, x, x_adv):
@@ -129,6 +160,31 @@ class Function(tf.Module):
     @property
     def variables(self):
         return getattr(self.function, "variables", ())
+
+
+def columns(outputs, loss):
+    """Returns outputs with a partner for a single one.
+
+    That is the output of the second of two classes, which gets a partner with
+    which the larger one is the answer.
+
+    Args:
+        outputs: `(batch, classes)`.
+        loss: The loss, which tells a single logit from a probability.
+    """
+    if outputs.shape[-1] > 1 or base_losses.from_logits(loss):
+        return margins.of_classes(outputs)
+    return tf.concat([1 - outputs, outputs], axis=-1)
+
+
+def probabilities(outputs):
+    """Returns the probabilities that outputs `(batch, classes)` stand for.
+
+    Those that are probabilities already stay as they are.
+    """
+    if checks.are_probabilities(outputs.numpy()):
+        return outputs
+    return tf.nn.softmax(outputs)
 
 
 def fingerprint(model, shape, bounds):

@@ -7,6 +7,7 @@ from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import margins
 from atent_keras.evaluation.target import Target
+from atent_keras.evaluation.target import columns
 
 
 def outputs(model, x, y, bounds):
@@ -51,23 +52,6 @@ def finite(found):
     """Returns outputs as numbers of the default precision, if they are any."""
     checks.require_finite(tf.reduce_all(tf.math.is_finite(found)))
     return tf.cast(found, keras.config.floatx())
-
-
-def columns(found, loss):
-    """Returns outputs with a partner for a single one; see `outputs`."""
-    if found.shape[-1] > 1 or base_losses.from_logits(loss):
-        return margins.of_classes(found)
-    return tf.concat([1 - found, found], axis=-1)
-
-
-def probabilities(found):
-    """Returns the probabilities that outputs `(batch, classes)` stand for.
-
-    Those that are probabilities already stay as they are.
-    """
-    if checks.are_probabilities(found.numpy()):
-        return found
-    return tf.nn.softmax(found)
 
 
 def labels(y, x, classes):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from atent_keras import checks
+from atent_keras.evaluation.target import probabilities
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
 from atent_keras.threat_models import Linf
@@ -59,7 +60,8 @@ def adversarial_images(
     rows = [answers.outputs(model, one, y, bounds) for one in (x, x_adv)]
     classes = rows[0].shape[-1]
     truth = answers.labels(y, x, classes).numpy()
-    names = _names(class_names, classes)
+    names = checks.class_names(class_names, classes)
+    names = [canvas.plain(name) for name in names]
     figure, axes = pyplot.subplots(
         3, x.shape[0], squeeze=False, layout="constrained"
     )
@@ -67,7 +69,7 @@ def adversarial_images(
     if bounds is None:
         bounds = min(x.min(), x_adv.min()), max(x.max(), x_adv.max())
     for row, images, outputs in zip(axes, (x, x_adv), rows):
-        shares = answers.probabilities(outputs).numpy()
+        shares = probabilities(outputs).numpy()
         for axis, image, share, label in zip(row, images, shares, truth):
             axis.imshow(
                 _pixels(image, bounds),
@@ -122,18 +124,6 @@ def _admit(x, x_adv, bounds):
             f"Received: shape {x.shape}"
         )
     return x, x_adv
-
-
-def _names(class_names, classes):
-    if class_names is None:
-        return [str(number) for number in range(classes)]
-    names = list(class_names)
-    if len(names) != classes or not all(isinstance(n, str) for n in names):
-        raise ValueError(
-            f"`class_names` must be {classes} strings, one for each class. "
-            f"Received: class_names={class_names!r}"
-        )
-    return [canvas.plain(name) for name in names]
 
 
 def _caption(axis, name, share, right):

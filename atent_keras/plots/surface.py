@@ -12,6 +12,7 @@ from atent_keras.attacks import gradients
 from atent_keras.attacks import noise as noise_lib
 from atent_keras.compiler import slices
 from atent_keras.evaluation.target import Target
+from atent_keras.evaluation.target import columns
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
 from atent_keras.threat_models import ThreatModel
@@ -155,7 +156,7 @@ def surface(model, loss, x, y, threat_model, seed, ticks):
         outputs = answers.finite(target.outputs(x_adv))
         repeated = tf.repeat(y, outputs.shape[0], axis=0)
         losses.append(base_losses.per_example(loss, repeated, outputs))
-        outputs = answers.columns(outputs, loss)
+        outputs = columns(outputs, loss)
         labels = answers.labels(y, x, outputs.shape[1])
         leads.append(margins.margin(outputs, labels))
     losses, leads = (

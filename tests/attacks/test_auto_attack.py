@@ -352,6 +352,9 @@ def test_fewer_classes_than_targets_and_no_gradient(digits):
     with pytest.warns(UserWarning, match="tries all 1 of them. .* targets=9"):
         accuracy = attack.evaluate(network, x, y, seed=0).stages[-1].accuracy
     assert 0 < accuracy < 1
+    # Of a version by name nobody asked for any targets.
+    named = AutoAttack(Linf(0.5), verbose=0)
+    assert not named.evaluate(network, x, y, seed=0).stages[-1].accuracy
 
     # Steps have no slope; Square needs none.
     def stepped(x):

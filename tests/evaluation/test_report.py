@@ -118,11 +118,13 @@ def test_save_writes_every_form_and_every_example(tmp_path):
     folder = tmp_path / "new" / "folder"
     assert sorted(file.name for file in folder.iterdir()) == [
         "report.csv",
+        "report.html",
         "report.json",
         "report.md",
         "report.npz",
     ]
     assert (folder / "report.json").read_text() == report.to_json() + "\n"
+    assert (folder / "report.html").read_text("utf-8") == report.to_html()
     with np.load(folder / "report.npz") as arrays:
         assert set(arrays) == {
             "correct",
@@ -136,7 +138,7 @@ def test_save_writes_every_form_and_every_example(tmp_path):
             np.testing.assert_array_equal(arrays[f"{name}/norm"], result.norm)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "json", "md", "csv"])
+@pytest.mark.parametrize("suffix", ["npz", "json", "md", "csv", "html"])
 def test_a_folder_in_the_way_of_a_file_is_refused_at_once(suffix, tmp_path):
     (tmp_path / f"report.{suffix}").mkdir()
     attacks = {"FGSM": FGSM(Linf(0.1))}

@@ -15,6 +15,15 @@ ATTACK = {
     "PGD/norm": [0.5, 0.0],
     "PGD/seconds": [1.5],
 }
+PICTURES = {
+    "x": np.zeros((2, 3, 3)),
+    "y": [0, 1],
+    "answers": [0, 0],
+    "confidences": [0.5, 1.0],
+    "PGD/x_adv": np.ones((1, 3, 3)),
+    "PGD/answers": [1],
+    "PGD/confidences": [1.0],
+}
 
 
 def filled(folder, **settings):
@@ -24,6 +33,7 @@ def filled(folder, **settings):
     results.append(**BATCH)
     results.append(**ATTACK)
     results.once("a check", lambda: [True, "evidence"])
+    results.keep(**PICTURES)
     return results
 
 
@@ -116,6 +126,7 @@ def test_other_data_are_refused(tmp_path):
         ("settings.json", "delete .*progress to have"),
         ("examples.npz", "delete it to have"),
         ("findings.json", "delete it to have"),
+        ("pictures.npz", "delete it to go on without the images"),
     ],
 )
 def test_damaged_files_are_refused_and_named(name, remedy, tmp_path):
@@ -216,6 +227,32 @@ def test_arrays_that_do_not_fit_each_other_are_damaged(changed, tmp_path):
     arrays = {name: part for name, part in arrays.items() if part is not None}
     np.savez(tmp_path / "progress" / "examples.npz", **arrays)
     with pytest.raises(ValueError, match="examples.npz, which is damaged"):
+        Results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"x": None},
+        {"x": ["a", "b"]},
+        {"y": [0, 1, 2]},
+        {"answers": [[0], [0]]},
+        {"PGD/x_adv": np.ones((1, 3, 4)).tolist()},
+        {"PGD/other": [0]},
+        {"PGD/answers": None},
+        {"PGD/x_adv": 1.0},
+        {"y": None},
+        {"confidences": 1.0},
+    ],
+    ids=str,
+)
+def test_pictures_that_do_not_fit_each_other_are_damaged(changed, tmp_path):
+    filled(tmp_path)
+    assert Results(tmp_path).pictures.keys() == PICTURES.keys()
+    arrays = {**PICTURES, **changed}
+    arrays = {name: part for name, part in arrays.items() if part is not None}
+    np.savez(tmp_path / "progress" / "pictures.npz", **arrays)
+    with pytest.raises(ValueError, match="pictures.npz, which is damaged"):
         Results(tmp_path)
 
 
