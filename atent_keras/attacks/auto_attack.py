@@ -212,10 +212,7 @@ class AutoAttack(Attack):
         return any(attack.uses_gradient for attack in self.attacks)
 
     def _admit(self, model, x, y):
-        # Each image has to be right or wrong, whatever it is that climbs.
         network = model, None, x.shape, self.threat_model.bounds
-        outputs = checks.network(*network)
-        y = checks.one_class(y, base_losses.of_model(model, y), outputs)
         plan, left_out = [], self.left_out(x.shape)
         for attack in self.attacks:
             if attack.name in left_out:
@@ -229,12 +226,15 @@ class AutoAttack(Attack):
                 )
             if isinstance(self.version, str) and getattr(attack, "targets", 0):
                 # Nobody asked for more than there are.
-                others = max(outputs, 2) - 1
+                others = max(checks.network(*network), 2) - 1
                 attack = dataclasses.replace(
                     attack, targets=min(attack.targets, others)
                 )
             labels, loss, classes = attack._admit(model, x, labels)
             plan.append((attack, loss, labels, classes))
+        # Each of them has to be right or wrong, whatever it is that climbs.
+        outputs = checks.network(*network)
+        y = checks.one_class(y, base_losses.of_model(model, y), outputs)
         return y, plan, classes
 
     def _for_cross_entropy(self, model, x, y):
