@@ -18,6 +18,7 @@ import zlib
 import numpy as np
 from absl import flags
 
+import devices
 import methods
 import named_attacks
 import run_folder
@@ -251,6 +252,7 @@ class ComparedRun:
                 "flags": config["flags"],
                 "versions": config["versions"],
                 "devices": config["devices"],
+                "processor": devices.name(),
                 **self._figures(),
             },
         )

@@ -2,14 +2,17 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import types
 
+import compare
 import keras
 import numpy as np
 import pytest
@@ -17,13 +20,13 @@ from absl import flags
 from absl.testing import flagsaver
 
 import atent_keras as ak
-import compare
 import compared_run
 import scripts
 import settings
 import standings
 import suites
 from atent_keras.lock import Lock
+from compared_run import flag_file
 from comparison_folder import ComparisonFolder
 from kills import newest
 from progress import Progress
@@ -82,9 +85,7 @@ def main(*arguments):
     except SystemExit as error:
         end = error.code
     finally:
-        for flag in list(FLAGS.flags_by_module_dict().get("settings", ())):
-            delattr(FLAGS, flag.name)
-        flagsaver.restore_flag_values(saved, FLAGS)
+        forget(saved)
         flagsaver.restore_flag_values(own, compare.OWN)
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -257,7 +258,256 @@ def test_refuses_before_any_work(arguments, error, tmp_path):
     new = tmp_path / "new"
     end, output = main(f"--output_dir={new}", *arguments)
     assert isinstance(end, str) and not output
-    pytest.raises(ValueError, match=f"(?s){error}").__exit__(
-        ValueError, ValueError(end), None
-    )
+    assert re.search(error, end, re.DOTALL), end
     assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    "damage, error",
+    [
+        (lambda copy: ["--images=4"], "images 8 there, 4 now"),
+        (lambda copy: ["--epochs=3"], "epochs 2 there, 3 now"),
+        (
+            lambda copy: (copy / "comparison.json").write_text("{"),
+            "comparison.json must hold JSON. Received: a damaged one",
+        ),
+        (
+            lambda copy: (copy / "comparison.json").write_text("[]"),
+            "comparison.json must say what is compared",
+        ),
+        (
+            lambda copy: edit(copy / "comparison.json", rows={"plain": "no"}),
+            "must be files that exist, .* Received: no$",
+        ),
+        (
+            lambda copy: edit(
+                copy / "comparison.json", rows={"plain": "digits_linf"}
+            ),
+            "must keep its flag file. .* with plain from .*linf.flags there",
+        ),
+        (
+            lambda copy: edit(
+                copy / "runs" / "plain_seed_0" / "config.json",
+                flags={"dataset": "digits"},
+            ),
+            "plain, seed 0: A run goes on with the flags it was started with",
+        ),
+    ],
+    ids=[
+        "images",
+        "epochs",
+        "no JSON",
+        "no comparison",
+        "lost flag file",
+        "another flag file",
+        "another run",
+    ],
+)
+def test_refuses_what_is_there(copy, damage, error):
+    given = damage(copy)
+    before = files_within(copy)
+    given = given if isinstance(given, list) else []
+    end, _ = main(*QUICK, *given, f"--output_dir={copy}")
+    assert re.search(error, end, re.DOTALL), end
+    assert files_within(copy) == before
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**read(path), **changes}))
+
+
+def files_within(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*.*[!z]")}
+
+
+def test_refuses_while_a_killed_comparison_goes_on(copy):
+    """Its last script did not die with it."""
+    (copy / "rows" / "plain_seed_0.json").unlink()
+    with Lock(copy / "runs" / "plain_seed_0"):
+        end, _ = main(*QUICK, f"--output_dir={copy}")
+    assert "plain, seed 0, is being worked on" in end
+    assert re.search(r"in use by process \d+ on", end)
+    with Lock(copy):
+        end, _ = main(*QUICK, f"--output_dir={copy}")
+    assert "--output_dir must not be in use by another process" in end
+
+
+def test_refuses_a_full_disk(tmp_path, monkeypatch):
+    room = types.SimpleNamespace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: room)
+    end, _ = main(*QUICK, f"--output_dir={tmp_path / 'new'}")
+    assert re.search(r"have room for \d+ MiB of networks.*1 MiB free", end)
+    assert not (tmp_path / "new").exists()
+
+
+def test_refuses_without_data(tmp_path, monkeypatch):
+    def missing(split, limit, data_dir):
+        raise FileNotFoundError(f"No prepared copy of mnist in {data_dir}")
+
+    monkeypatch.setattr(ak.datasets, "mnist", missing)
+    end, _ = main(
+        "--suite=mnist_linf",
+        "--rows=plain",
+        "--data_dir=/none",
+        f"--output_dir={tmp_path / 'new'}",
+    )
+    assert "No prepared copy of mnist in /none" in end
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "script, error",
+    [
+        ("print('first'); exit('last')", "with 1. Its last words, in .*: last"),
+        ("raise SystemExit(3)", "with 3. Its last words, in .*: nothing"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL"),
+    ],
+    ids=["message", "silent", "killed"],
+)
+def test_says_how_a_script_failed(script, error, tmp_path, monkeypatch):
+    monkeypatch.setattr(compared_run, "subprocess", subprocess)
+    file, log = tmp_path / "script.py", tmp_path / "script.log"
+    file.write_text(script)
+    log.write_text("of an earlier one\n")
+    with pytest.raises(RuntimeError, match=f"script.py ended {error}"):
+        compared_run._call(file, [], log)
+
+
+def test_joins_rows_and_seeds_of_earlier_commands(tmp_path):
+    def folder():
+        return ComparisonFolder(tmp_path, None, SMALL.judge, None)
+
+    plain, linf = map(flag_file, ("digits_plain", "digits_linf"))
+    folder().keep(*folder().joined({"plain": plain}, [1, 0]))
+    rows, seeds = folder().joined({"ATENT": linf}, [3])
+    assert rows == {"plain": plain, "ATENT": linf}
+    assert seeds == [0, 1, 3]
+
+
+def test_training_images_are_those_that_are_trained_on():
+    """As the runs divide the digits; of the others, what the package says."""
+    (x, _), _ = ak.datasets.digits()
+    assert suites.TRAINING_IMAGES["digits"] == len(x) - 200
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_training_images_of_downloads(dataset, monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("no download for this test")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    try:
+        train = getattr(ak.datasets, dataset)("train", batch_size=1)
+    except (FileNotFoundError, ImportError) as error:
+        pytest.skip(str(error))
+    assert len(train) == suites.TRAINING_IMAGES[dataset]
+
+
+@pytest.mark.parametrize("name", [one for one in suites.SUITES], ids=str)
+def test_suites(name, tmp_path):
+    """Flag files are there, of the norm, and spend what the suite says."""
+    suite = suites.SUITES[name]
+    runs = plan(suite, tmp_path)
+    for run in runs:  # which have checked that the norm is the suite's
+        assert not any(claim.startswith("/") for claim in run.command.split())
+    spent = [run.passes for run in runs if is_alike(run)]
+    assert len(spent) > 3
+    assert max(spent) <= 1.04 * min(spent)
+    assert runs[0].name == "plain"
+    columns = {"clean", suite.judge.pgd, "AutoAttack", "PGD-40", "PGD"}
+    for claims in suite.published.values():
+        assert claims.keys() <= columns
+        assert all(0 < value <= 100 for value in claims.values())
+
+
+def is_alike(run):
+    """Whether a row is one of those that spend the same."""
+    return run.method != "plain training" and not re.search(
+        r"wide|\d steps|WRN|ResNet", run.name
+    )
+
+
+def plan(suite, folder):
+    """The runs of a suite, of which nothing is done."""
+    saved = flagsaver.save_flag_values(FLAGS)
+    dataset = suite.judge.dataset
+    settings.define(dataset, **settings.DATASETS[dataset])
+    try:
+        return [
+            compared_run.ComparedRun(
+                row, flag_file(file), 0, suite.judge, folder
+            )
+            for row, file in suite.rows.items()
+        ]
+    finally:
+        forget(saved)
+
+
+def forget(saved):
+    """Takes the flags of the runs back."""
+    for flag in list(FLAGS.flags_by_module_dict().get("settings", ())):
+        delattr(FLAGS, flag.name)
+    flagsaver.restore_flag_values(saved, FLAGS)
+
+
+def figure(accuracy, low=None, high=None, count=100):
+    low = accuracy if low is None else low
+    high = accuracy if high is None else high
+    return {
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "num_examples": count,
+        "seconds": 1.0,
+    }
+
+
+def test_progress(capsys, monkeypatch):
+    """Passes of 2 s and judgements of 30 s, on average, are still to come."""
+
+    def run(name, passes, epochs):
+        return types.SimpleNamespace(
+            label=name, passes=passes, epochs=epochs, command="", rows=list
+        )
+
+    clock = itertools.count(100.0, 6.0)
+    monkeypatch.setattr("progress.time.monotonic", lambda: next(clock))
+    first, second, third = runs = [
+        run("first", 10, 4),
+        run("second", 60, 4),
+        run("third", 100, 4),
+    ]
+    progress = Progress(runs)
+    progress.begin(first)
+    assert "[1/3] first: 4 epochs, 10 passes\n" in capsys.readouterr().out
+    progress.add(first, {"training_seconds": 10, "judging_seconds": 20})
+    # Of an earlier command: it is not waited for.
+    known = {"training_seconds": 30, "judging_seconds": 40}
+    progress.add(run("earlier", 10, 4), known)
+    progress.begin(second)
+    # 160 passes of 2 s, and two judgements of 30 s.
+    expected = "[2/3] second: 4 epochs, 60 passes; all that is left: about 6 m"
+    assert expected in capsys.readouterr().out
+    row = {"val_accuracy": 0.5, "val_robust_accuracy": 0.25, "seconds": 50.0}
+    for count in (1, 1, 2, 3, 4):
+        progress.watch([row] * count)
+    lines = capsys.readouterr().out.splitlines()
+    # The second is told 6 s after the first, so not.
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "epoch 1/4",
+        "epoch 3/4",
+        "epoch 4/4",
+    ]
+    assert "50.0 % clean, 25.0 % under PGD" in lines[0]
+    assert "about 2 min left" in lines[0]  # three epochs of 50 s
+    progress.judge()
+    assert "the attacks, about 30 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (7_440, "2 h 04 min")],
+    ids=str,
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
