@@ -64,7 +64,8 @@ class ComparisonFolder:
             return
         theirs = run_folder.read_json(file)
         try:
-            self.rows, self.seeds = dict(theirs["rows"]), list(theirs["seeds"])
+            self.rows = dict(theirs.get("rows", {}))
+            self.seeds = list(theirs.get("seeds", ()))
             judge, mine = dict(theirs["judge"]), self.identity["judge"]
             pairs = [
                 *(
@@ -73,7 +74,7 @@ class ComparisonFolder:
                 ),
                 *((key, judge.get(key), mine[key]) for key in mine),
             ]
-        except (LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise run_folder.damaged(file, "say what is compared") from error
         different = [
             f"{name} {there} there, {now} now"
