@@ -39,7 +39,7 @@ INTRODUCTION = """\
 # Results
 
 Made by `python tools/results.py` of what `examples/compare.py` found, kept in
-[results](results); no figure is typed by hand.
+`docs/results`; no figure is typed by hand.
 [Examples](../examples/README.md#comparepy) says how to repeat or to extend a
 comparison, [Evaluating honestly](evaluation.md) what the figures mean. Rows in
 italics are what others claim for networks of their own, which were not judged
@@ -98,10 +98,9 @@ def add(folder, suite, docs):
 
 def page(docs):
     """The text of docs/results.md, of the comparisons that it keeps."""
-    parts = [INTRODUCTION]
-    for file in sorted((docs / "results").glob("*.json")):
-        parts.append(section(file.stem, run_folder.read_json(file)))
-    return "\n".join(parts)
+    files = sorted((docs / "results").glob("*.json"))
+    parts = [section(f.stem, run_folder.read_json(f)) for f in files]
+    return "\n".join([INTRODUCTION, *(parts or ["No comparison is kept yet.\n"])])
 
 
 def section(name, results):
