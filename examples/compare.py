@@ -11,9 +11,7 @@ the results state, and every network has to stand the same attacks of
 after a kill, and one for more rows or seeds runs only those.
 """
 
-import json
 import pathlib
-import shutil
 import signal
 import sys
 import time
@@ -21,21 +19,25 @@ import time
 import matplotlib
 from absl import app
 from absl import flags
-from matplotlib import pyplot
 
-import run_folder
+import atent_keras as ak
 import settings
 import standings
 import suites
-from atent_keras import plots
 from atent_keras.lock import Lock
-from compared_run import EXAMPLES
 from compared_run import ComparedRun
+from compared_run import flag_file
+from comparison_folder import ComparisonFolder
 from progress import Progress
 
 # Apart from `flags.FLAGS`, which hold each row's own, of the same names.
 OWN = flags.FlagValues()
-flags.DEFINE_string("suite", None, "A comparison, by name.", flag_values=OWN)
+flags.DEFINE_string(
+    "suite",
+    None,
+    f"A comparison, by name: {', '.join(suites.SUITES)}.",
+    flag_values=OWN,
+)
 flags.DEFINE_list(
     "flagfiles",
     [],
@@ -52,9 +54,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
     "norm",
-    "linf",
+    None,
     list(standings.NORMS),
-    "With --flagfiles: norm of the attacks' ball.",
+    "With --flagfiles: norm of the attacks' ball (default: linf).",
     flag_values=OWN,
 )
 flags.DEFINE(
@@ -99,11 +101,6 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("help", False, "Show this help.", flag_values=OWN)
 
-# What a run's folder takes: the weights in two networks and a SavedModel, and
-# two checkpoints of them with an optimizer's moments and an average.
-BYTES_PER_PARAMETER = 64
-BYTES_PER_RUN = 4 * 2**20
-
 
 def chosen():
     """The suite that the flags ask for: one of ours, or one of flag files."""
@@ -123,10 +120,11 @@ def chosen():
     )
     if OWN.suite:
         require(
-            "--dataset and --epsilon belong to --flagfiles; a suite has its "
-            "own",
-            OWN.dataset is None and OWN.epsilon is None,
+            "--dataset, --norm and --epsilon belong to --flagfiles; a suite "
+            "has its own",
+            {OWN.dataset, OWN.norm, OWN.epsilon} == {None},
             "dataset",
+            "norm",
             "epsilon",
         )
         suite = suites.SUITES[OWN.suite]
@@ -137,9 +135,11 @@ def chosen():
             "dataset",
             "epsilon",
         )
-        if OWN.norm == "linf":
+        require("--epsilon must be positive", OWN.epsilon > 0, "epsilon")
+        norm = OWN.norm or "linf"
+        if norm == "linf":
             settings.check_radius(OWN.epsilon)
-        judge = suites.judge(OWN.dataset, OWN.norm, OWN.epsilon)
+        judge = suites.judge(OWN.dataset, norm, OWN.epsilon)
         rows = {pathlib.Path(file).stem: file for file in OWN.flagfiles}
         require(
             "--flagfiles must have different names",
@@ -165,57 +165,17 @@ def chosen():
     return suite
 
 
-def flag_file(name):
-    """The path of a flag file: one of ours by name, or anybody's."""
-    folder = EXAMPLES / "flags"
-    for path in (folder / f"{name}.flags", pathlib.Path(name)):
-        if path.is_file():
-            return path.resolve()
-    known = sorted(file.stem for file in folder.glob("*.flags"))
-    raise FileNotFoundError(
-        "--flagfiles must be files that exist, or names of those in "
-        f"{folder}: {', '.join(known)}. Received: {name}"
-    )
-
-
-def require_own(output, identity):
-    """Checks that a folder is free, or that of this comparison."""
-    file = output / "comparison.json"
-    if not file.exists():
-        return
-    theirs = run_folder.read_json(file)
-    different = [
-        f"{name} {theirs.get(name)} there, {mine} now"
-        for name, mine in identity.items()
-        if theirs.get(name) != mine
-    ]
-    if different:
-        raise ValueError(
-            "--output_dir must be a new folder, or that of the same "
-            f"comparison. Received: {output} with {'; '.join(different)}"
+def require_data(judge):
+    """Checks that the images are there, or come when they are asked for."""
+    if judge.dataset != "digits":
+        getattr(ak.datasets, judge.dataset)(
+            "test", limit=1, data_dir=OWN.data_dir
         )
 
 
-def require_room(runs, output):
-    """Checks that the disk has room for what is not there yet."""
-    needed = sum(
-        BYTES_PER_RUN + BYTES_PER_PARAMETER * run.network().count_params()
-        for run in runs
-        if not run.path.exists()
-    )
-    there = next(path for path in (output, *output.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(
-            f"--output_dir must have room for {needed / 2**20:,.0f} MiB of "
-            f"networks. Received: {output}, with {free / 2**20:,.0f} MiB free"
-        )
-
-
-def work(suite, runs, everything, output):
+def work(waiting, everything, judge, folder):
     """Trains and judges what is not done yet, a run after the other."""
     plain = {run.seed: run for run in everything if run.name == "plain"}
-    waiting = [run for run in runs if run.results() is None]
     progress = Progress(waiting)
     for run in everything:
         if (known := run.results()) is not None:
@@ -223,7 +183,7 @@ def work(suite, runs, everything, output):
     for run in waiting:
         progress.begin(run)
         run.train(progress.watch)
-        print("  trained; now the attacks", flush=True)
+        progress.judge()
         start = time.time()
         # Not its own, since a network's own images prove nothing new.
         surrogate = plain.get(run.seed) if run.name != "plain" else None
@@ -231,59 +191,14 @@ def work(suite, runs, everything, output):
         run.write(time.time() - start)
         results = run.results()
         progress.add(run, results)
-        print(f"  {standings.line(results, suite.judge)}", flush=True)
-        publish(suite, everything, output)
-    return publish(suite, everything, output)
+        print(f"  {standings.line(results, judge)}", flush=True)
+        folder.publish(everything)
+    return folder.publish(everything)
 
 
-def publish(suite, runs, output):
-    """Writes tables and pictures of what is known; returns the table."""
-    found = {run: run.results() for run in runs}
-    results = {
-        **identity_of(suite),
-        "published": suite.published,
-        "rows": [
-            {**run.plan(), **(known or {})} for run, known in found.items()
-        ],
-    }
-    run_folder.write_json(output / "results.json", results)
-    text = standings.as_markdown(results)
-    run_folder.write_text(
-        output / "results.md", f"{text}\n{standings.commands(results)}"
-    )
-    run_folder.write_text(output / "results.csv", standings.as_csv(results))
-    draw(
-        {
-            run.name: run
-            for run, known in found.items()
-            if known is not None and run.seed == suite.seeds[0]
-        },
-        output,
-    )
-    return text
-
-
-def draw(runs, output):
-    """Draws the curves of the runs with the first seed."""
-    if not runs:
-        return
-    curves = {name: run.curve() for name, run in runs.items()}
-    certified = {name: run.certificates() for name, run in runs.items()}
-    for name, figure in {
-        "robust_accuracy": plots.robust_accuracy_curves(curves),
-        "certified_accuracy": plots.certified_accuracy_curves(certified),
-    }.items():
-        figure.savefig(output / f"{name}.png", dpi=120)
-        pyplot.close(figure)
-
-
-def identity_of(suite):
-    """What makes a comparison another: all but its rows and seeds."""
-    return {
-        "suite": OWN.suite,
-        "judge": json.loads(json.dumps(suite.judge._asdict())),
-        "epochs": OWN.epochs,
-    }
+def stop(number, _):
+    """Ends the program, and by a finally the part that is going on."""
+    raise SystemExit(128 + number)
 
 
 def parse(argv):
@@ -302,43 +217,50 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
     matplotlib.use("Agg")  # files are all it draws on
-    # The finally of whatever is going on then ends the process that does it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     with settings.plain_errors():
         # Whatever is wrong with any row shows before the first is begun.
         suite = chosen()
         judge = suite.judge
         output = pathlib.Path(OWN.output_dir or OWN.suite or "comparison")
-        output = output.resolve()
-        require_own(output, identity_of(suite))
+        folder = ComparisonFolder(
+            output.resolve(), OWN.suite, judge, OWN.epochs
+        )
         settings.define(judge.dataset, **settings.DATASETS[judge.dataset])
+        paths = {name: flag_file(file) for name, file in suite.rows.items()}
+        rows, seeds = folder.joined(paths, suite.seeds)
         everything = [
             ComparedRun(
-                name,
-                flag_file(file),
-                seed,
-                judge,
-                output,
-                OWN.epochs,
-                OWN.data_dir,
+                name, path, seed, judge, folder.path, OWN.epochs, OWN.data_dir
             )
-            for seed in suite.seeds
-            for name, file in suite.rows.items()
+            for seed in seeds
+            for name, path in rows.items()
         ]
-        runs = [
-            run for run in everything if run.name in (OWN.rows or suite.rows)
+        asked = OWN.rows or suite.rows
+        waiting = [
+            run
+            for run in everything
+            if run.name in asked
+            and run.seed in suite.seeds
+            and run.results() is None
         ]
-        require_room(runs, output)
-        with Lock(output, "--output_dir"):
-            run_folder.write_json(
-                output / "comparison.json", identity_of(suite)
-            )
+        if waiting:
+            require_data(judge)
+            folder.require_room(waiting)
+        with Lock(folder.path, "--output_dir"):
+            for run in waiting:
+                run.require_alone()
+            folder.keep(rows, seeds)
             try:
-                text = work(suite, runs, everything, output)
+                text = work(waiting, everything, judge, folder)
             except RuntimeError as error:
                 sys.exit(f"{error}. The same command goes on from there")
-    print(f"\n{text}\nIn {output}:")
-    for path in sorted(output.iterdir()):
+            except SystemExit:
+                print("\nStopped. The same command goes on from there")
+                raise
+    print(f"\n{text}\nIn {folder.path}:")
+    for path in sorted(folder.path.iterdir()):
         print(f"  {path.name}")
 
 

@@ -4,16 +4,21 @@ Every part is a process of its own: what a user would type, and what gives its
 memory back.
 """
 
+import csv
 import dataclasses
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 
 import numpy as np
 from absl import flags
 
+import devices
 import methods
 import named_attacks
 import run_folder
@@ -23,11 +28,23 @@ import suites
 from atent_keras.evaluation.certification import CertificationReport
 from atent_keras.evaluation.report import AttackResult
 from atent_keras.evaluation.report import RobustnessReport
+from atent_keras.lock import Lock
 
 FLAGS = flags.FLAGS
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent
 POLL = 1.0  # seconds between looks at a training
+# What reading a file raises that is damaged, or not there.
+DAMAGE = (
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class ComparedRun:
@@ -72,6 +89,7 @@ class ComparedRun:
             f"--test_limit={judge.images}",
             *_shortened(flagfile, epochs),
         ]
+        self.network_file = self.path / "classifier.keras"
         self.elsewhere = [f"--data_dir={data_dir}"] if data_dir else []
         arguments = map(short, self.arguments)
         self.command = f"python examples/{self.script} {shlex.join(arguments)}"
@@ -106,18 +124,57 @@ class ComparedRun:
         self.method = settings.title()
 
     def results(self):
-        """What is known of a run that is done and judged, else `None`."""
-        if not self.record.exists():
+        """What is known of a run that is done and judged, else `None`.
+
+        What is damaged counts as not there, since it can be made anew.
+        """
+        try:
+            known = run_folder.read_json(self.record)
+            whole = known["flags"] == self.folder.config
+            # What the pictures are drawn from.
+            self.curve(), self.certificates()
+        except DAMAGE:
             return None
-        return run_folder.read_json(self.record)
+        return known if whole else None
+
+    def rows(self):
+        """The lines of `metrics.csv`, as numbers; none while one is torn."""
+        try:
+            return [
+                {name: float(row[name]) for name in run_folder.COLUMNS}
+                for row in self.folder.rows()
+            ]
+        except DAMAGE:
+            return []
+
+    def require_alone(self):
+        """Checks that nobody trains or judges this run.
+
+        Who killed a comparison may have left the process that worked for it.
+
+        Raises:
+            BlockingIOError: If somebody does.
+        """
+        try:
+            for folder in (self.path, self.evaluation, self.evaluation / "all"):
+                if folder.exists():
+                    with Lock(folder, "--output_dir"):
+                        pass
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{self.label}, is being worked on, perhaps for a comparison "
+                f"that was killed: {error}"
+            ) from error
 
     def train(self, watch):
         """Trains, or goes on, unless that is done.
 
         Args:
-            watch: Function that is called now and then with the lines of
-                `metrics.csv`.
+            watch: Function that is called now and then with `rows()`.
         """
+        if self.path.exists() and not run_folder.is_archive(self.network_file):
+            # Which tells the run to evaluate, and to write the network, anew.
+            (self.path / "results.json").unlink(missing_ok=True)
         if self.folder.report() is None:
             _call(
                 self.script,
@@ -129,7 +186,7 @@ class ComparedRun:
                     f"--output_dir={self.path}",
                 ],
                 self.path.with_suffix(".log"),
-                lambda: watch(self.folder.rows()),
+                lambda: watch(self.rows()),
             )
 
     def evaluate(self, surrogate=None):
@@ -142,7 +199,7 @@ class ComparedRun:
         judge = self.judge
         common = [
             # In float32, whatever it was trained in.
-            f"--model={self.name}={self.path / 'classifier.keras'}",
+            f"--model={self.name}={self.network_file}",
             f"--dataset={judge.dataset}",
             f"--norm={judge.norm}",
             f"--epsilon={judge.epsilon!r}",
@@ -151,16 +208,13 @@ class ComparedRun:
         ]
         log = self.evaluation.with_suffix(".log")
         transfer = []
-        if (
-            surrogate is not None
-            and (surrogate.path / "classifier.keras").exists()
-        ):
-            transfer = [f"--surrogate={surrogate.path / 'classifier.keras'}"]
+        if surrogate is not None and surrogate.network_file.exists():
+            transfer = [f"--surrogate={surrogate.network_file}"]
         _call(
             "evaluate.py",
             [
                 *common,
-                f"--attacks={judge.pgd},AutoAttack",
+                f"--attacks={judge.pgd},{standings.AUTO_ATTACK}",
                 f"--test_limit={judge.images}",
                 f"--radii={','.join(map(str, judge.radii))}",
                 f"--certify={judge.sigma}",
@@ -198,6 +252,7 @@ class ComparedRun:
                 "flags": config["flags"],
                 "versions": config["versions"],
                 "devices": config["devices"],
+                "processor": devices.name(),
                 **self._figures(),
             },
         )
@@ -265,9 +320,28 @@ class ComparedRun:
         }
 
 
+def flag_file(name):
+    """The path of a flag file: one of ours by name, or anybody's."""
+    folder = EXAMPLES / "flags"
+    places = (folder / f"{name}.flags", pathlib.Path(name), _long(name))
+    for path in places:
+        if path.is_file():
+            return path.resolve()
+    known = sorted(file.stem for file in folder.glob("*.flags"))
+    raise FileNotFoundError(
+        "--flagfiles must be files that exist, or names of those in "
+        f"{folder}: {', '.join(known)}. Received: {name}"
+    )
+
+
 def short(path):
     """A path or an argument as it reads from the project's folder."""
     return str(path).replace(f"{EXAMPLES.parent}/", "")
+
+
+def _long(path):
+    """What `short` made short."""
+    return EXAMPLES.parent / path
 
 
 def _accuracy(report, attack):
@@ -297,6 +371,7 @@ def _call(script, arguments, log, watch=lambda: None):
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as output:
+        start = output.tell()
         process = subprocess.Popen(
             [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
             stdout=output,
@@ -309,10 +384,11 @@ def _call(script, arguments, log, watch=lambda: None):
         finally:  # Nothing goes on behind the back of who stopped this.
             process.terminate()
             process.wait()
-    if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        said = [line for line in lines if line.strip()] or ["nothing"]
+    code = process.returncode
+    if code:
+        said = log.read_bytes()[start:].decode(errors="replace").split("\n")
+        said = [line for line in said if line.strip()] or ["nothing"]
+        end = f"with {code}" if code > 0 else f"by {signal.Signals(-code).name}"
         raise RuntimeError(
-            f"{script} ended with {process.returncode}. Its last words, in "
-            f"{log}: {said[-1]}"
+            f"{script} ended {end}. Its last words, in {log}: {said[-1]}"
         )

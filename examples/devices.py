@@ -2,6 +2,9 @@
 
 import json
 import os
+import pathlib
+import platform
+import re
 import shutil
 import socket
 import time
@@ -190,3 +193,15 @@ def wait_for_workers(resolver, timeout):
                                 f"({error})"
                             ) from error
                         time.sleep(0.1)
+
+
+def name():
+    """What the first GPU is called, or without one the processor."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        return details.get("device_name", gpus[0].name)
+    cpus = pathlib.Path("/proc/cpuinfo")
+    text = cpus.read_text() if cpus.exists() else ""
+    model = re.search(r"model name\s*:\s*(.+)", text)
+    return model[1] if model else platform.machine()

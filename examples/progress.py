@@ -1,5 +1,9 @@
 """How far a comparison is, and how long the rest is likely to take."""
 
+import time
+
+PAUSE = 10.0  # seconds between lines about a training
+
 
 class Progress:
     """Says what is being done, and how long the rest is likely to take.
@@ -14,6 +18,7 @@ class Progress:
     def __init__(self, runs):
         self.waiting, self.count = list(runs), len(runs)
         self.known = []  # pairs of seconds a pass and of a judgement
+        self.said = -PAUSE
 
     def add(self, run, results):
         """Takes note of what a run took."""
@@ -27,7 +32,7 @@ class Progress:
         )
 
     def begin(self, run):
-        self.shown = len(run.folder.rows())
+        self.shown = len(run.rows())
         self.run = run
         place = self.count - len(self.waiting) + 1
         print(
@@ -40,23 +45,34 @@ class Progress:
         """How long everything that waits is likely to take."""
         if not self.known:
             return ""
-        passes, judgements = map(sum, zip(*self.known))
-        seconds = sum(run.passes for run in self.waiting) * passes
-        seconds += len(self.waiting) * judgements
-        return (
-            f"; all that is left: about {duration(seconds / len(self.known))}"
-        )
+        a_pass, a_judgement = self._means()
+        seconds = sum(run.passes for run in self.waiting) * a_pass
+        seconds += len(self.waiting) * a_judgement
+        return f"; all that is left: about {duration(seconds)}"
+
+    def _means(self):
+        return (sum(times) / len(times) for times in zip(*self.known))
+
+    def judge(self):
+        """Says that a training is done."""
+        about = ""
+        if self.known:
+            _, a_judgement = self._means()
+            about = f", about {duration(a_judgement)}"
+        print(f"  trained; now the attacks{about}", flush=True)
 
     def watch(self, rows):
         """Says how a training goes, when another epoch is done."""
         if len(rows) <= self.shown:
             return
-        self.shown, last = len(rows), rows[-1]
+        now = time.monotonic()
+        if len(rows) < self.run.epochs and now - self.said < PAUSE:
+            return
+        self.said, self.shown, last = now, len(rows), rows[-1]
         clean, robust = (
-            100 * float(last[name])
-            for name in ("val_accuracy", "val_robust_accuracy")
+            100 * last[name] for name in ("val_accuracy", "val_robust_accuracy")
         )
-        left = float(last["seconds"]) * (self.run.epochs - self.shown)
+        left = last["seconds"] * (self.run.epochs - self.shown)
         print(
             f"  epoch {self.shown}/{self.run.epochs}: of the validation "
             f"images {clean:.1f} % clean, {robust:.1f} % under PGD; training: "

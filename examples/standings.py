@@ -20,6 +20,7 @@ def as_markdown(results):
         counts = [done[0][column]["num_examples"] for column in columns]
     header = [
         "network",
+        "seeds",
         *(f"{name} ({n:,})" for name, n in zip(columns, counts)),
         f"certified at {judge['sigma']:g}",
         "signs of masking",
@@ -32,17 +33,18 @@ def as_markdown(results):
         plan = next(row for row in results["rows"] if row["name"] == name)
         passes = f"{plan['passes']:,.0f}"
         if not rows:
-            lines.append([name, "not run", *[""] * 4, passes, ""])
+            lines.append([name, "not run", *[""] * 5, passes, ""])
             continue
         seconds = [row["training_seconds"] for row in rows]
         lines.append(
             [
                 name,
+                ", ".join(str(row["seed"]) for row in rows),
                 *(
                     _accuracy([row[column] for row in rows])
                     for column in columns
                 ),
-                _accuracy([_certified(row, judge["sigma"]) for row in rows]),
+                _accuracy([certified(row, judge["sigma"]) for row in rows]),
                 _signs(rows),
                 passes,
                 f"{sum(seconds) / len(seconds) / 60:.1f}",
@@ -50,7 +52,7 @@ def as_markdown(results):
         )
     for source, claims in results["published"].items():
         cells = (f"{claims[c]:.2f}" if c in claims else "" for c in columns)
-        lines.append([f"*{source}*", *cells, "", "", "", ""])
+        lines.append([f"*{source}*", "", *cells, "", "", "", ""])
     return f"{_caption(results, done)}\n\n{table.markdown(header, lines)}"
 
 
@@ -79,8 +81,9 @@ def as_csv(results):
         for name in ("clean", judge["pgd"], AUTO_ATTACK):
             for key in ("accuracy", "low", "high", "num_examples"):
                 line[f"{name} {key}"] = row[name][key]
-        certified = _certified(row, judge["sigma"])
-        line[f"certified at {judge['sigma']:g}"] = certified["accuracy"]
+        line[f"certified at {judge['sigma']:g}"] = certified(
+            row, judge["sigma"]
+        )["accuracy"]
         lines.append({**line, "command": row["command"]})
     return table.as_csv(lines) if lines else ""
 
@@ -104,7 +107,7 @@ def _accuracy(found):
     return f"{100 * mean:.2f} ({table.between(extremes)})"
 
 
-def _certified(row, radius):
+def certified(row, radius):
     """The certified accuracy at a radius; none beyond the last one."""
     for one in row["certified"]["rows"]:
         if abs(one["radius"] - radius) < 1e-9:
@@ -125,19 +128,24 @@ def _signs(rows):
 
 def _caption(results, done):
     judge = results["judge"]
-    seeds = sorted({row["seed"] for row in done})
+    seeds = {name: [] for name in (row["name"] for row in done)}
+    for row in done:
+        seeds[row["name"]].append(row["seed"])
+    counts = {len(several) > 1 for several in seeds.values()}
     brackets = "95 % intervals"
-    if len(seeds) > 1:
+    if True in counts:
         brackets = "the least and the most of the seeds, after their mean"
+        if False in counts:
+            brackets += ", and of a single seed 95 % intervals"
     limits = ""
     if results["epochs"]:
         limits = f", a quick look of {results['epochs']} epochs"
     return (
         f"{judge['dataset']}, {NORMS[judge['norm']]}, radius "
-        f"{judge['epsilon']:.4g}{limits}; seeds of the training "
-        f"{', '.join(map(str, seeds)) or 'none yet'}, of the attacks 0. "
-        "Accuracies in % of the first test images, whose number stands above; "
-        f"in brackets {brackets}. {judge['pgd']} has the literature's steps. "
+        f"{judge['epsilon']:.4g}{limits}. Seeds are those of the "
+        "training; that of the attacks is 0. Accuracies in % of the first test "
+        "images, whose number stands above; in "
+        f"brackets {brackets}. {judge['pgd']} has the literature's steps. "
         f"Certified is in l_2, smoothed with sigma {judge['sigma']:g}, of "
         f"{judge['certified_images']} images with "
         f"{judge['certified_samples']:,} samples. A pass is one forward, back, "

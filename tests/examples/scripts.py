@@ -86,8 +86,27 @@ class Script:
         return self.output.read()
 
 
+class Popen:
+    """Stands in for `subprocess.Popen` of a script, which runs in a fork."""
+
+    def __init__(self, arguments, stdout, stderr):
+        _, *arguments = arguments
+        self.process = FORKS.Process(
+            target=_main, args=(arguments, dict(os.environ), stdout.name)
+        )
+        self.process.start()
+        self.terminate, self.wait = self.process.terminate, self.process.join
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+
 def _main(arguments, environment, output):
-    with open(output, "wb") as file:
+    with open(output, "ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     os.environ.clear()

@@ -1,0 +1,144 @@
+"""`tools/results.py`, of figures that are made up."""
+
+import importlib.util
+import json
+import math
+
+import pytest
+from absl.testing import flagsaver
+from test_standings import made_up
+from test_standings import row
+
+from scripts import ROOT
+
+
+@pytest.fixture(scope="module")
+def tool():
+    """The script as a module, its flags as if they had been parsed."""
+    spec = importlib.util.spec_from_file_location(
+        "results_tool", ROOT / "tools" / "results.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    before = {*flagsaver.save_flag_values()}
+    spec.loader.exec_module(module)
+    yield module
+    for name in {*flagsaver.save_flag_values()} - before:
+        delattr(module.FLAGS, name)
+
+
+def comparison(folder):
+    """What compare.py leaves in a folder, of three rows."""
+    ours, plain, rival = (
+        row(name, 0, clean)
+        for name, clean in {"ATENT": 0.9, "plain": 0.94, "TRADES": 0.8}.items()
+    )
+    for one in (ours, plain, rival):
+        one |= {
+            "devices": ["/device:CPU:0"],
+            "versions": {"python": "3.12.0", "keras": "3.15.1"},
+            "atent_keras": "0.1.0",
+            "processor": "A Processor",
+        }
+    ours["command"] = "python examples/digits.py --flagfile=/home/me/x/a.flags"
+    results = {"suite": "digits_linf", **made_up(ours, plain, rival)}
+    results["rows"][0]["flags"] = {"data_dir": "/home/me", "epochs": 3}
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(results))
+    for name in ("robust_accuracy", "certified_accuracy"):
+        (folder / f"{name}.png").write_bytes(b"a picture")
+    return results
+
+
+def test_the_page_is_what_the_script_makes(tool):
+    """So that nobody types a figure; `python tools/results.py` mends it."""
+    docs = ROOT / "docs"
+    page = (docs / "results.md").read_text(encoding="utf-8")
+    assert page == tool.page(docs)
+    for file in (docs / "results").glob("*.json"):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        assert results == tool.without_paths(results)
+
+
+def test_adds_a_comparison(tool, tmp_path):
+    results = comparison(tmp_path / "found")
+    tool.add(tmp_path / "found", "digits_linf", tmp_path)
+    kept = tmp_path / "results"
+    assert {path.name for path in kept.iterdir()} == {
+        "digits_linf.json",
+        "digits_linf_certified_accuracy.png",
+        "digits_linf_robust_accuracy.png",
+    }
+    found = json.loads((kept / "digits_linf.json").read_text())
+    # Nothing of the machine but the last part of its paths.
+    assert found["rows"][0]["flags"] == {"epochs": 3}
+    command = "python examples/digits.py --flagfile=a.flags"
+    assert found["rows"][0]["command"] == command
+    assert found["rows"][0]["devices"] == ["/device:CPU:0"]
+    assert found["rows"][1:] == results["rows"][1:]
+    page = tool.page(tmp_path)
+    for text in (
+        "## digits_linf\n",
+        "| ATENT | 0 | 90.00 (85.00 to 95.00) |",
+        "| *Others (2020)* |  | 99.45 |",
+        "![Accuracy under PGD-40 over the radius, of ATENT, plain, TRADES]"
+        "(results/digits_linf_robust_accuracy.png)",
+        "Ran on A Processor, CPU:0, python 3.12.0, keras 3.15.1, atent_ker",
+        f"`{command}`",
+        # In the order of the differences, ours minus theirs; half-widths of
+        # 5 points each make one of 5 * sqrt(2).
+        "- Clean, ATENT is 10.00 above TRADES (+2.93 to +17.07), 4.00 below "
+        "plain (-11.07 to +3.07).",
+        "- Under AutoAttack, ATENT is 2.50 above TRADES",
+    ):
+        assert text in page
+
+
+def test_differences_of_one_seed_are_newcombes(tool):
+    """Wilson's or whose intervals they are, one formula joins them."""
+    ours = {"accuracy": 0.7, "low": 0.6, "high": 0.75}
+    theirs = {"accuracy": 0.5, "low": 0.3, "high": 0.6}
+    mean, low, high = tool.difference({0: ours}, {1: theirs})
+    assert mean == pytest.approx(0.2)
+    assert low == pytest.approx(0.2 - math.hypot(0.1, 0.1))
+    assert high == pytest.approx(0.2 + math.hypot(0.05, 0.2))
+
+
+def test_differences_of_several_are_taken_seed_by_seed(tool):
+    ours = {
+        seed: {"accuracy": value} for seed, value in {0: 0.7, 1: 0.6}.items()
+    }
+    theirs = {
+        seed: {"accuracy": value}
+        for seed, value in {0: 0.65, 1: 0.65, 2: 0.9}.items()
+    }
+    found = tool.difference(ours, theirs)
+    assert found == pytest.approx((0.0, -0.05, 0.05))
+    assert tool.in_words("MART", *found) == "level with MART (-5.00 to +5.00)"
+
+
+def test_paths_lose_their_folders(tool):
+    found = tool.without_paths(
+        {"output_dir": "/a/b", "list": ["/a/b/c.npz of /x/y", "1/2", "/one"]}
+    )
+    assert found == {"list": ["c.npz of y", "1/2", "/one"]}
+
+
+@pytest.mark.parametrize(
+    "suite, change, error",
+    [
+        (None, {}, "needs a --suite.*--suite=None"),
+        ("../up", {}, "needs a --suite.*--suite=../up"),
+        ("mnist_linf", {}, "--suite=mnist_linf, and digits_linf in"),
+        ("digits_linf", {"rows": []}, "a row that was run"),
+    ],
+    ids=["none", "no name", "another", "nothing run"],
+)
+def test_refuses(tool, suite, change, error, tmp_path):
+    folder = tmp_path / "found"
+    results = comparison(folder) | change
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=error):
+        tool.add(folder, suite, tmp_path)
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(ValueError, match="which has no results.json"):
+        tool.add(tmp_path, "digits_linf", tmp_path)

@@ -1,0 +1,244 @@
+"""Writes docs/results.md, whose every figure comes from a comparison's files.
+
+    python tools/results.py --add=digits_linf --suite=digits_linf
+    python tools/results.py
+
+The first copies what `examples/compare.py` left in a folder into docs/results,
+under the suite's name, and writes the page; the second writes it alone. Paths
+of the machine are shortened to their last part.
+"""
+
+import math
+import pathlib
+import re
+import shutil
+import sys
+
+from absl import app
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import run_folder  # noqa: E402
+import standings  # noqa: E402
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("add", None, "Folder of a comparison to be taken in.")
+flags.DEFINE_string("suite", None, "With --add: what it is called.")
+flags.DEFINE_string("docs", str(ROOT / "docs"), "Where the page is.")
+
+OURS = "ATENT"
+PICTURES = {
+    "robust_accuracy": "Accuracy under {pgd} over the radius, of {rows}",
+    "certified_accuracy": "Certified accuracy over the l_2 radius, of {rows}",
+}
+# Absolute paths, of which the last part is kept.
+PATH = re.compile(r"(?<![\w./])/(?:[^/\s'\"`,;]+/)+([^/\s'\"`,;]+)")
+INTRODUCTION = """\
+# Results
+
+Made by `python tools/results.py` of what `examples/compare.py` found, kept in
+`docs/results`; no figure is typed by hand.
+[Examples](../examples/README.md#comparepy) says how to repeat or to extend a
+comparison, [Evaluating honestly](evaluation.md) what the figures mean. Rows in
+italics are what others claim for networks of their own, which were not judged
+here.
+"""
+
+
+def without_paths(content):
+    """The content of a JSON file without the folders of its machine."""
+    if isinstance(content, dict):
+        kept = {*content} - {"data_dir", "output_dir"}
+        return {
+            key: without_paths(content[key]) for key in content if key in kept
+        }
+    if isinstance(content, list):
+        return [without_paths(one) for one in content]
+    if isinstance(content, str):
+        return PATH.sub(r"\1", content)
+    return content
+
+
+def add(folder, suite, docs):
+    """Takes in a comparison's figures and pictures.
+
+    Raises:
+        ValueError: If the folder holds no whole comparison of the suite.
+    """
+    if not re.fullmatch(r"\w+", suite or ""):
+        raise ValueError(
+            "--add needs a --suite, of letters, digits and _. Received: "
+            f"--suite={suite}"
+        )
+    if not (folder / "results.json").is_file():
+        raise ValueError(
+            "--add must be the folder of a comparison. Received: "
+            f"{folder}, which has no results.json"
+        )
+    results = run_folder.read_json(folder / "results.json")
+    if results.get("suite") not in (suite, None):
+        raise ValueError(
+            "--suite must be that of the comparison. Received: "
+            f"--suite={suite}, and {results['suite']} in {folder}"
+        )
+    if not any("clean" in row for row in results["rows"]):
+        raise ValueError(
+            f"--add must have a row that was run. Received: {folder}, with none"
+        )
+    (docs / "results").mkdir(parents=True, exist_ok=True)
+    for name in PICTURES:
+        target = docs / "results" / f"{suite}_{name}.png"
+        shutil.copyfile(folder / f"{name}.png", target)
+    run_folder.write_json(
+        docs / "results" / f"{suite}.json", without_paths(results)
+    )
+
+
+def page(docs):
+    """The text of docs/results.md, of the comparisons that it keeps."""
+    files = sorted((docs / "results").glob("*.json"))
+    parts = [section(f.stem, run_folder.read_json(f)) for f in files]
+    return "\n".join([INTRODUCTION, *(parts or ["No comparison is kept yet.\n"])])
+
+
+def section(name, results):
+    """What the page says of one comparison."""
+    judge = results["judge"]
+    done = [row for row in results["rows"] if "clean" in row]
+    rows = ", ".join(dict.fromkeys(row["name"] for row in done))
+    pictures = "\n".join(
+        f"![{text.format(pgd=judge['pgd'], rows=rows)}]"
+        f"(results/{name}_{picture}.png)"
+        for picture, text in PICTURES.items()
+    )
+    parts = [
+        f"## {name}\n",
+        standings.as_markdown(results),
+        f"The curves are those of seed {min(row['seed'] for row in done)}:\n",
+        f"{pictures}\n",
+        *standing(results, done),
+        f"Ran on {machine(done)}.\n",
+        "<details>\n<summary>The command of each row</summary>\n",
+        f"{standings.commands(results)}\n</details>\n",
+    ]
+    return "\n".join(parts)
+
+
+def standing(results, done):
+    """Where our method is better and where it is worse, in the figures."""
+    by_name = {}
+    for row in done:
+        by_name.setdefault(row["name"], {})[row["seed"]] = row
+    ours = by_name.pop(OURS, None)
+    if not ours or not by_name:
+        return []
+    lines = [f"### Where {OURS} is better, and where worse\n"]
+    judge = results["judge"]
+    for title, figure in {
+        "Clean": lambda row: row["clean"],
+        f"Under {judge['pgd']}": lambda row: row[judge["pgd"]],
+        f"Under {standings.AUTO_ATTACK}": lambda row: row[
+            standings.AUTO_ATTACK
+        ],
+        f"Certified at {judge['sigma']:g}": lambda row: standings.certified(
+            row, judge["sigma"]
+        ),
+    }.items():
+        found = {
+            name: difference(
+                {seed: figure(row) for seed, row in ours.items()},
+                {seed: figure(row) for seed, row in rows.items()},
+            )
+            for name, rows in by_name.items()
+        }
+        found = sorted(found.items(), key=lambda pair: -pair[1][0])
+        said = ", ".join(in_words(name, *one) for name, one in found)
+        lines.append(f"- {title}, {OURS} is {said}.")
+    lines.append(
+        "\nPoints are of accuracy in %. In brackets stands how far a single "
+        "pair of trainings may be from the truth by the choice of the images "
+        "(95 %, Newcombe's interval of two independent samples; both networks "
+        "see the same images, which makes it rather too wide, and nothing in "
+        "it is of how trainings differ); of several seeds, the least and the "
+        "most of the differences seed by seed. Where the brackets hold 0, "
+        "the figures do not tell the two apart.\n"
+    )
+    return lines
+
+
+def difference(ours, theirs):
+    """How much more accurate our networks are than others.
+
+    Args:
+        ours, theirs: Dictionaries from seeds to accuracies with `low` and
+            `high`.
+
+    Returns:
+        Mean difference, and its least and largest value: by chance of one
+        pair of networks, from one seed to the next of several.
+    """
+    seeds = sorted({*ours} & {*theirs})
+    if len(seeds) > 1:
+        pairs = [(ours[seed], theirs[seed]) for seed in seeds]
+        found = [one["accuracy"] - other["accuracy"] for one, other in pairs]
+        return sum(found) / len(found), min(found), max(found)
+    # Trainings with the same seed, or with no seed in common.
+    one = ours[seeds[0] if seeds else min(ours)]
+    other = theirs[seeds[0] if seeds else min(theirs)]
+    between = one["accuracy"] - other["accuracy"]
+    below = math.hypot(
+        one["accuracy"] - one["low"], other["high"] - other["accuracy"]
+    )
+    above = math.hypot(
+        one["high"] - one["accuracy"], other["accuracy"] - other["low"]
+    )
+    return between, between - below, between + above
+
+
+def in_words(name, mean, low, high):
+    """A difference to another method, in points."""
+    mean, low, high = (round(100 * value, 2) for value in (mean, low, high))
+    brackets = f"({low:+.2f} to {high:+.2f})"
+    if not mean:
+        return f"level with {name} {brackets}"
+    return (
+        f"{abs(mean):.2f} {'above' if mean > 0 else 'below'} {name} {brackets}"
+    )
+
+
+def machine(done):
+    """What the rows were trained and judged on."""
+    rows = (
+        [
+            row.get("processor"),
+            *(one.strip("/").removeprefix("device:") for one in row["devices"]),
+            *(f"{key} {text}" for key, text in row["versions"].items()),
+            f"atent_keras {row['atent_keras']}",
+        ]
+        for row in done
+    )
+    machines = dict.fromkeys(", ".join(filter(None, row)) for row in rows)
+    return "; ".join(machines)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    docs = pathlib.Path(FLAGS.docs)
+    try:
+        if FLAGS.suite and not FLAGS.add:
+            raise ValueError(
+                f"--suite belongs to --add. Received: --suite={FLAGS.suite}"
+            )
+        if FLAGS.add:
+            add(pathlib.Path(FLAGS.add), FLAGS.suite, docs)
+        run_folder.write_text(docs / "results.md", page(docs))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(f"Written: {docs / 'results.md'}")
+
+
+if __name__ == "__main__":
+    app.run(main)
