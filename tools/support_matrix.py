@@ -1,0 +1,228 @@
+r"""On which Pythons, TensorFlows and releases of Keras the package works.
+
+    pip install absl-py && python tools/support_matrix.py
+
+Every combination gets a virtual environment of its own, in which pip finds the
+rest, and the newest patch of each release; there the package is imported and
+the tests of `CORE` run, warnings aside. `docs/support.json` is written after
+every combination and `docs/support.md` from it, so that the tool can be killed
+and started again: what this version of the package has been tried on is kept.
+Pythons that this machine does not have (`--pythons`, names or paths) are left
+out, with a word. Where TensorFlow, Keras or their requirements exclude each
+other, pip says so, and that is the result.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from absl import app
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "pythons",
+    ["python3.10", "python3.11", "python3.12", "python3.13"],
+    "Interpreters, by name or by path.",
+)
+flags.DEFINE_list(
+    "tensorflow", ["2.18", "2.19", "2.20", "2.21"], "Releases of TensorFlow."
+)
+flags.DEFINE_list("keras", ["3.8", "3.11", "3.15"], "Releases of Keras.")
+flags.DEFINE_bool("again", False, "Try what was tried before, too.")
+flags.DEFINE_integer("timeout", 900, "Seconds that the tests may take.")
+flags.DEFINE_string("results", "docs/support.json", "JSON file to go on with.")
+flags.DEFINE_string("page", "docs/support.md", "Table to write from it.")
+
+ROOT = pathlib.Path(__file__).parents[1]
+CORE = [
+    "tests/architectures/test_small_cnn.py",
+    "tests/attacks/test_sgld.py",
+    "tests/losses/test_adversarial.py",
+    "tests/losses/test_golden_atent.py",
+    "tests/test_model.py::test_a_step_of_fit_by_hand",
+    "tests/test_model.py::test_exported_it_needs_tensorflow_alone",
+    "tests/test_model.py::test_saved_loaded_and_trained_on",
+    "tests/test_model.py::test_without_a_ball_it_is_plain_keras",
+    "tests/test_threat_models.py",
+]
+PASSED, FAILED, EXCLUDED = "passes", "fails", "cannot be installed"
+ABOUT = """\
+# What it runs on
+
+Python, TensorFlow and Keras that atent_keras {version} was tried on, each in an
+environment of its own, on Linux and x86-64. Tried are the import, the numbers
+of the authors' implementation, a step of `fit` against one by hand, saving,
+loading and export. "Cannot be installed" is pip's word: there is no such
+release for this Python, or the two exclude each other. `python
+tools/support_matrix.py` makes this page, and goes on with what is not tried.
+
+"""
+
+
+def package_version():
+    text = (ROOT / "atent_keras" / "version.py").read_text(encoding="utf-8")
+    return re.search(r'__version__ = "(.+)"', text)[1]
+
+
+def python_version(python):
+    """Such as 3.12; `None` where there is no such interpreter."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        run = subprocess.run([python, "-c", program], capture_output=True)
+    except OSError:
+        return None
+    return run.stdout.decode().strip() if run.returncode == 0 else None
+
+
+def output_of(command, timeout=None, **variables):
+    """Whether a command succeeded, and all that it printed."""
+    # What this process may have on its path is not what is tried.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
+    try:
+        run = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"not done after {timeout} s"
+    return run.returncode == 0, run.stdout
+
+
+def tried(python, tensorflow, keras):
+    """The result of one combination, as the JSON has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        done, text = output_of([python, "-m", "venv", folder])
+        if not done:
+            raise OSError(f"{python} makes no virtual environment: {text}")
+        inside = os.path.join(folder, "bin", "python")
+        done, text = output_of(
+            [
+                *(inside, "-m", "pip", "install", "-q", "--no-compile"),
+                *(f"tensorflow=={tensorflow}.*", f"keras=={keras}.*"),
+                ".[test]",
+            ]
+        )
+        if not done:
+            reasons = [line for line in text.splitlines() if "ERROR" in line]
+            return {"result": EXCLUDED, "detail": "\n".join(reasons)}
+        _, text = output_of([inside, "-m", "pip", "list", "--format=json"])
+        packages = {
+            package["name"]: package["version"]
+            for package in json.loads(text[text.index("[") :])
+        }
+        versions = {
+            name: packages[name] for name in ("tensorflow", "keras", "numpy")
+        }
+        done, text = output_of(
+            [inside, "-m", "pytest", "-q", "-W", "default", *CORE],
+            timeout=FLAGS.timeout,
+            TF_CPP_MIN_LOG_LEVEL="3",
+        )
+        lines = text.strip().splitlines() or ["it printed nothing"]
+        failures = [line for line in lines if line.startswith(("FAILED", "E "))]
+        return {
+            "result": PASSED if done else FAILED,
+            "detail": "\n".join([*failures[:20], lines[-1]]),
+            "versions": versions,
+        }
+
+
+def table(cells):
+    """Markdown: a row for TensorFlow and Keras, a column for Python."""
+
+    def numbers(release):
+        return [int(number) for number in release.split(".")]
+
+    pythons = sorted({cell["python"] for cell in cells}, key=numbers)
+    results = {
+        (cell["tensorflow"], cell["keras"], cell["python"]): cell["result"]
+        for cell in cells
+    }
+    rows = sorted(
+        {key[:2] for key in results}, key=lambda row: [*map(numbers, row)]
+    )
+    head = ["TensorFlow", "Keras", *(f"Python {name}" for name in pythons)]
+    lines = [head, ["---"] * len(head)]
+    lines += [
+        [
+            *row,
+            *(results.get((*row, python), "not tried") for python in pythons),
+        ]
+        for row in rows
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(results):
+    cells = results["cells"]
+    text = ABOUT.format(version=results["atent_keras"]) + table(cells)
+    failed = [cell for cell in cells if cell["result"] == FAILED]
+    for cell in failed:
+        text += (
+            f"\nPython {cell['python']}, TensorFlow {cell['tensorflow']}, "
+            f"Keras {cell['keras']}:\n\n```\n{cell['detail']}\n```\n"
+        )
+    exact = sorted(
+        {
+            "TensorFlow {tensorflow}, Keras {keras}, NumPy {numpy}".format(
+                **cell["versions"]
+            )
+            for cell in cells
+            if "versions" in cell
+        }
+    )
+    text += "\nThe releases in full:\n\n"
+    return text + "".join(f"- {line}\n" for line in exact)
+
+
+def read(path):
+    """What was found of this version of the package before."""
+    version = package_version()
+    if path.exists() and not FLAGS.again:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results["atent_keras"] == version:
+            return results
+    return {"atent_keras": version, "cells": []}
+
+
+def main(_):
+    path = ROOT / FLAGS.results
+    results = read(path)
+    cells = results["cells"]
+    known = {(c["python"], c["tensorflow"], c["keras"]) for c in cells}
+    for python, tensorflow, keras in itertools.product(
+        FLAGS.pythons, FLAGS.tensorflow, FLAGS.keras
+    ):
+        release = python_version(python)
+        if release is None:
+            print(f"{python}: not on this machine", flush=True)
+            continue
+        if (release, tensorflow, keras) in known:
+            continue
+        cell = {"python": release, "tensorflow": tensorflow, "keras": keras}
+        cell |= tried(python, tensorflow, keras)
+        print(*cell.values(), sep=", ", flush=True)
+        cells.append(cell)
+        # All or nothing: a kill while it is written costs no result.
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(path)
+        (ROOT / FLAGS.page).write_text(page(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app.run(main)
