@@ -40,6 +40,7 @@ setup(
         "scipy>=1.10",
         "tensorflow>=2.18",
         "tensorflow-datasets>=4.9.7",
+        "typing_extensions",
     ],
     extras_require={
         "benchmarks": ["adversarial-robustness-toolbox>=1.20"],

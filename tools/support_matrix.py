@@ -1,15 +1,14 @@
 r"""On which Pythons, TensorFlows and releases of Keras the package works.
 
-    pip install absl-py && python tools/support_matrix.py
+    pip install absl-py uv && python tools/support_matrix.py
 
-Every combination gets a virtual environment of its own, in which pip finds the
+Every combination gets a virtual environment of its own, for which uv finds the
 rest, and the newest patch of each release; there the package is imported and
 the tests of `CORE` run, warnings aside. `docs/support.json` is written after
 every combination and `docs/support.md` from it, so that the tool can be killed
 and started again: what this version of the package has been tried on is kept.
-Pythons that this machine does not have (`--pythons`, names or paths) are left
-out, with a word. Where TensorFlow, Keras or their requirements exclude each
-other, pip says so, and that is the result.
+Pythons that this machine does not have are left out, with a word. Where
+Python, TensorFlow and Keras exclude each other, that is the result.
 """
 
 import itertools
@@ -18,6 +17,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 
 from absl import app
@@ -25,9 +25,7 @@ from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
-    "pythons",
-    ["python3.10", "python3.11", "python3.12", "python3.13"],
-    "Interpreters, by name or by path.",
+    "python", ["3.10", "3.11", "3.12", "3.13"], "Releases of Python."
 )
 flags.DEFINE_list(
     "tensorflow", ["2.18", "2.19", "2.20", "2.21"], "Releases of TensorFlow."
@@ -39,6 +37,7 @@ flags.DEFINE_string("results", "docs/support.json", "JSON file to go on with.")
 flags.DEFINE_string("page", "docs/support.md", "Table to write from it.")
 
 ROOT = pathlib.Path(__file__).parents[1]
+UV = [sys.executable, "-m", "uv", "--no-python-downloads"]
 CORE = [
     "tests/architectures/test_small_cnn.py",
     "tests/attacks/test_sgld.py",
@@ -57,8 +56,8 @@ ABOUT = """\
 Python, TensorFlow and Keras that atent_keras {version} was tried on, each in an
 environment of its own, on Linux and x86-64. Tried are the import, the numbers
 of the authors' implementation, a step of `fit` against one by hand, saving,
-loading and export. "Cannot be installed" is pip's word: there is no such
-release for this Python, or the two exclude each other. `python
+loading and export. What cannot be installed has no release for this Python, or
+TensorFlow and Keras exclude each other. `python
 tools/support_matrix.py` makes this page, and goes on with what is not tried.
 
 """
@@ -67,16 +66,6 @@ tools/support_matrix.py` makes this page, and goes on with what is not tried.
 def package_version():
     text = (ROOT / "atent_keras" / "version.py").read_text(encoding="utf-8")
     return re.search(r'__version__ = "(.+)"', text)[1]
-
-
-def python_version(python):
-    """Such as 3.12; `None` where there is no such interpreter."""
-    program = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        run = subprocess.run([python, "-c", program], capture_output=True)
-    except OSError:
-        return None
-    return run.stdout.decode().strip() if run.returncode == 0 else None
 
 
 def output_of(command, timeout=None, **variables):
@@ -103,26 +92,27 @@ def output_of(command, timeout=None, **variables):
 
 
 def tried(python, tensorflow, keras):
-    """The result of one combination, as the JSON has it."""
+    """The result of one combination; `None` if there is no such Python."""
     with tempfile.TemporaryDirectory() as folder:
-        done, text = output_of([python, "-m", "venv", folder])
+        done, text = output_of([*UV, "venv", "-q", "-p", python, folder])
         if not done:
-            raise OSError(f"{python} makes no virtual environment: {text}")
+            print(text, end="")
+            return None
         inside = os.path.join(folder, "bin", "python")
+        pip = [*UV, "pip"]
         done, text = output_of(
             [
-                *(inside, "-m", "pip", "install", "-q", "--no-compile"),
+                *(*pip, "install", "-q", "-p", inside),
                 *(f"tensorflow=={tensorflow}.*", f"keras=={keras}.*"),
                 ".[test]",
             ]
         )
         if not done:
-            reasons = [line for line in text.splitlines() if "ERROR" in line]
-            return {"result": EXCLUDED, "detail": "\n".join(reasons)}
-        _, text = output_of([inside, "-m", "pip", "list", "--format=json"])
+            return {"result": EXCLUDED, "detail": text.strip()}
+        _, text = output_of([*pip, "list", "-p", inside, "--format=json"])
         packages = {
             package["name"]: package["version"]
-            for package in json.loads(text[text.index("[") :])
+            for package in json.loads(text[text.index("[") :].split("\n")[0])
         }
         versions = {
             name: packages[name] for name in ("tensorflow", "keras", "numpy")
@@ -205,16 +195,16 @@ def main(_):
     cells = results["cells"]
     known = {(c["python"], c["tensorflow"], c["keras"]) for c in cells}
     for python, tensorflow, keras in itertools.product(
-        FLAGS.pythons, FLAGS.tensorflow, FLAGS.keras
+        FLAGS.python, FLAGS.tensorflow, FLAGS.keras
     ):
-        release = python_version(python)
-        if release is None:
-            print(f"{python}: not on this machine", flush=True)
+        if (python, tensorflow, keras) in known:
             continue
-        if (release, tensorflow, keras) in known:
+        found = tried(python, tensorflow, keras)
+        if found is None:
+            print(f"Python {python}: not on this machine", flush=True)
             continue
-        cell = {"python": release, "tensorflow": tensorflow, "keras": keras}
-        cell |= tried(python, tensorflow, keras)
+        cell = {"python": python, "tensorflow": tensorflow, "keras": keras}
+        cell |= found
         print(*cell.values(), sep=", ", flush=True)
         cells.append(cell)
         # All or nothing: a kill while it is written costs no result.
