@@ -6,7 +6,11 @@ from keras import layers
 from atent_keras.architectures import parts
 
 
-def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5"):
+def LeNet5(
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    name: str = "lenet5",
+) -> keras.Model:
     """Instantiates the wide LeNet-5 that Madry et al. train on MNIST.
 
     Two 5x5 convolutions with same padding, each followed by max pooling, and

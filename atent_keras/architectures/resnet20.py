@@ -6,7 +6,12 @@ from keras import layers
 from atent_keras.architectures import parts
 
 
-def ResNet20(input_shape=(32, 32, 3), classes=10, width=16, name="resnet20"):
+def ResNet20(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 16,
+    name: str = "resnet20",
+) -> keras.Model:
     """Instantiates ResNet-20 in its form for CIFAR-10.
 
     A 3x3 convolution, then three stages of three blocks of two convolutions

@@ -7,12 +7,12 @@ from atent_keras.architectures import parts
 
 
 def SmallCNN(
-    input_shape=(28, 28, 1),
-    classes=10,
-    dropout=0.5,
-    padding="valid",
-    name="small_cnn",
-):
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    dropout: float = 0.5,
+    padding: str = "valid",
+    name: str = "small_cnn",
+) -> keras.Model:
     """Instantiates the small network that TRADES trains on MNIST.
 
     Two pairs of 3x3 convolutions, each followed by max pooling, and three
