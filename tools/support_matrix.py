@@ -11,6 +11,7 @@ Pythons that this machine does not have are left out, with a word. Where
 Python, TensorFlow and Keras exclude each other, that is the result.
 """
 
+import importlib.util
 import itertools
 import json
 import os
@@ -93,6 +94,8 @@ def output_of(command, timeout=None, **variables):
 
 def tried(python, tensorflow, keras):
     """The result of one combination; `None` if there is no such Python."""
+    if importlib.util.find_spec("uv") is None:
+        sys.exit("The environments need uv: pip install uv")
     with tempfile.TemporaryDirectory() as folder:
         done, text = output_of([*UV, "venv", "-q", "-p", python, folder])
         if not done:
@@ -157,7 +160,7 @@ def table(cells):
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def page(results):
+def write_page(results):
     cells = results["cells"]
     text = ABOUT.format(version=results["atent_keras"]) + table(cells)
     failed = [cell for cell in cells if cell["result"] == FAILED]
@@ -176,28 +179,34 @@ def page(results):
         }
     )
     text += "\nThe releases in full:\n\n"
-    return text + "".join(f"- {line}\n" for line in exact)
+    text += "".join(f"- {line}\n" for line in exact)
+    (ROOT / FLAGS.page).write_text(text, encoding="utf-8")
 
 
 def read(path):
     """What was found of this version of the package before."""
     version = package_version()
-    if path.exists() and not FLAGS.again:
+    if path.exists():
         results = json.loads(path.read_text(encoding="utf-8"))
         if results["atent_keras"] == version:
             return results
     return {"atent_keras": version, "cells": []}
 
 
+def key(cell):
+    return cell["python"], cell["tensorflow"], cell["keras"]
+
+
 def main(_):
     path = ROOT / FLAGS.results
     results = read(path)
     cells = results["cells"]
-    known = {(c["python"], c["tensorflow"], c["keras"]) for c in cells}
+    known = {key(cell): cell for cell in cells}
     for python, tensorflow, keras in itertools.product(
         FLAGS.python, FLAGS.tensorflow, FLAGS.keras
     ):
-        if (python, tensorflow, keras) in known:
+        before = known.get((python, tensorflow, keras))
+        if before and not FLAGS.again:
             continue
         found = tried(python, tensorflow, keras)
         if found is None:
@@ -206,12 +215,15 @@ def main(_):
         cell = {"python": python, "tensorflow": tensorflow, "keras": keras}
         cell |= found
         print(*cell.values(), sep=", ", flush=True)
+        if before:
+            cells.remove(before)
         cells.append(cell)
         # All or nothing: a kill while it is written costs no result.
         fresh = path.with_suffix(".new")
         fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         fresh.replace(path)
-        (ROOT / FLAGS.page).write_text(page(results), encoding="utf-8")
+        write_page(results)
+    write_page(results)
 
 
 if __name__ == "__main__":
