@@ -58,8 +58,8 @@ Python, TensorFlow and Keras that atent_keras {version} was tried on, each in an
 environment of its own, on Linux and x86-64. Tried are the import, the numbers
 of the authors' implementation, a step of `fit` against one by hand, saving,
 loading and export. What cannot be installed has no release for this Python, or
-TensorFlow and Keras exclude each other. `python
-tools/support_matrix.py` makes this page, and goes on with what is not tried.
+TensorFlow and Keras exclude each other. This page is made, and gone on with, by
+`python tools/support_matrix.py`.
 
 """
 
