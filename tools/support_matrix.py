@@ -31,7 +31,9 @@ flags.DEFINE_list(
 flags.DEFINE_list(
     "tensorflow", ["2.18", "2.19", "2.20", "2.21"], "Releases of TensorFlow."
 )
-flags.DEFINE_list("keras", ["3.8", "3.12", "3.15"], "Releases of Keras.")
+flags.DEFINE_list(
+    "keras", ["3.8", "3.10", "3.12", "3.15"], "Releases of Keras."
+)
 flags.DEFINE_bool("again", False, "Try what was tried before, too.")
 flags.DEFINE_integer("timeout", 900, "Seconds that the tests may take.")
 flags.DEFINE_string("results", "docs/support.json", "JSON file to go on with.")
