@@ -1,6 +1,7 @@
 """Robust accuracy during `fit`, for other callbacks to watch."""
 
 import types
+from typing import Any
 
 import keras
 
@@ -9,6 +10,7 @@ from atent_keras import checks
 from atent_keras import evaluation
 from atent_keras.attacks import PGD
 from atent_keras.attacks.attack import Attack
+from atent_keras.types import Data
 
 
 class RobustAccuracy(keras.callbacks.Callback):
@@ -51,12 +53,12 @@ class RobustAccuracy(keras.callbacks.Callback):
 
     def __init__(
         self,
-        data,
-        attack=None,
-        seed=0,
-        batch_size=None,
-        allow_tf32=False,
-    ):
+        data: Data,
+        attack: Attack | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+        allow_tf32: bool = False,
+    ) -> None:
         super().__init__()
         if isinstance(data, types.GeneratorType):
             raise TypeError(
@@ -76,7 +78,7 @@ class RobustAccuracy(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.allow_tf32 = allow_tf32
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         loss = base_losses.compiled(self.model)
         if self.attack is None and not hasattr(loss, "threat_model"):
             raise ValueError(
@@ -85,7 +87,9 @@ class RobustAccuracy(keras.callbacks.Callback):
                 f"Received: attack=None and loss={loss!r}"
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         attack = self.attack
         if attack is None:
             loss = base_losses.compiled(self.model)

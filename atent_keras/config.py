@@ -2,6 +2,8 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,11 +13,13 @@ AUTO = "auto"
 # Images that are looked at together: enough to fill a device.
 _BATCH_SIZE = {"CPU": 128, "GPU": 1024}
 
-_settings = {"jit_compile": AUTO, "batch_size": None}
-_batch_size = contextvars.ContextVar("batch_size", default=None)
+_settings: dict[str, Any] = {"jit_compile": AUTO, "batch_size": None}
+_batch_size: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "batch_size", default=None
+)
 
 
-def jit_compile():
+def jit_compile() -> bool | str:
     """Returns whether XLA compiles attacks and evaluations.
 
     Returns:
@@ -24,7 +28,7 @@ def jit_compile():
     return _settings["jit_compile"]
 
 
-def set_jit_compile(value):
+def set_jit_compile(value: bool | str) -> None:
     """Says whether XLA compiles what the package computes by itself.
 
     That are attacks (`model.perturb` included), AutoAttack, the answers that
@@ -48,13 +52,13 @@ def set_jit_compile(value):
     _settings["jit_compile"] = value
 
 
-def batch_size():
+def batch_size() -> int:
     """Returns how many images attacks and evaluations look at together."""
     said = _batch_size.get() or _settings["batch_size"]
     return said or _BATCH_SIZE["GPU" if sees_gpu() else "CPU"]
 
 
-def set_batch_size(value):
+def set_batch_size(value: int | None) -> None:
     """Says how many images attacks and evaluations look at together.
 
     Results do not depend on it, but for rounding. Where memory runs out, half
@@ -72,7 +76,7 @@ def set_batch_size(value):
 
 
 @contextlib.contextmanager
-def batches_of(value):
+def batches_of(value: int | None) -> Iterator[None]:
     """Sets the batch size within a context, unless it is `None`."""
     _require_batch_size(value)
     token = _batch_size.set(_batch_size.get() if value is None else int(value))
@@ -82,13 +86,13 @@ def batches_of(value):
         _batch_size.reset(token)
 
 
-def uses_xla():
+def uses_xla() -> bool:
     """Whether XLA is to compile attacks and evaluations now."""
     value = jit_compile()
-    return sees_gpu() if value == AUTO else value
+    return sees_gpu() if value == AUTO else bool(value)
 
 
-def sees_gpu():
+def sees_gpu() -> bool:
     """Whether TensorFlow sees a GPU."""
     return bool(tf.config.get_visible_devices("GPU"))
 

@@ -5,19 +5,22 @@ import urllib.request
 import numpy as np
 import tensorflow as tf
 
+from atent_keras.types import Array
+from atent_keras.types import Path
+
 
 def mnist(
-    split,
-    batch_size=128,
+    split: str,
+    batch_size: int = 128,
     *,
-    seed=0,
-    first_epoch=0,
-    drop_remainder=False,
-    limit=None,
-    endless=False,
-    validation_size=5000,
-    data_dir=None,
-):
+    seed: int = 0,
+    first_epoch: int = 0,
+    drop_remainder: bool = False,
+    limit: int | None = None,
+    endless: bool = False,
+    validation_size: int = 5000,
+    data_dir: Path | None = None,
+) -> tf.data.Dataset:
     """Returns MNIST as batches of shape `(batch, 28, 28, 1)`.
 
     Read by TensorFlow Datasets, which downloads MNIST where it has to.
@@ -75,18 +78,18 @@ def mnist(
 
 
 def cifar10(
-    split,
-    batch_size=128,
+    split: str,
+    batch_size: int = 128,
     *,
-    augment=True,
-    seed=0,
-    first_epoch=0,
-    drop_remainder=False,
-    limit=None,
-    endless=False,
-    validation_size=5000,
-    data_dir=None,
-):
+    augment: bool = True,
+    seed: int = 0,
+    first_epoch: int = 0,
+    drop_remainder: bool = False,
+    limit: int | None = None,
+    endless: bool = False,
+    validation_size: int = 5000,
+    data_dir: Path | None = None,
+) -> tf.data.Dataset:
     """Returns CIFAR-10 as batches of shape `(batch, 32, 32, 3)`.
 
     As `mnist`, out of 50,000 training and 10,000 test images. The training
@@ -121,7 +124,9 @@ def cifar10(
     )
 
 
-def digits(test_size=500, seed=0):
+def digits(
+    test_size: int = 500, seed: int = 0
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Returns scikit-learn's handwritten digits: 1,797 images of 8x8 pixels.
 
     Real data that come with a package, for whatever has to run anywhere.
@@ -166,17 +171,17 @@ def digits(test_size=500, seed=0):
 
 
 def pipeline(
-    images,
-    labels,
-    batch_size,
+    images: Array,
+    labels: Array,
+    batch_size: int,
     *,
-    shuffle=False,
-    augment=False,
-    seed=0,
-    first_epoch=0,
-    drop_remainder=False,
-    endless=False,
-):
+    shuffle: bool = False,
+    augment: bool = False,
+    seed: int = 0,
+    first_epoch: int = 0,
+    drop_remainder: bool = False,
+    endless: bool = False,
+) -> tf.data.Dataset:
     """Returns arrays as batches whose order follows from the epoch alone.
 
     The permutation of the whole set, and what augmentation draws for each
@@ -313,7 +318,7 @@ def pipeline(
     )
 
 
-def permutation(size, seed):
+def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:
     """Returns a uniformly random permutation of `range(size)`, statelessly.
 
     Args:
@@ -330,7 +335,9 @@ def permutation(size, seed):
     return tf.argsort(keys)
 
 
-def crop_and_mirror(images, offsets, mirrored):
+def crop_and_mirror(
+    images: tf.Tensor, offsets: tf.Tensor, mirrored: tf.Tensor
+) -> tf.Tensor:
     """Moves images by up to 4 pixels and mirrors some, left to right.
 
     `image[i, j]` becomes `padded[top + i, left + j]`, then

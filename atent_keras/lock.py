@@ -10,11 +10,11 @@ import warnings
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"  # the file's
 
-_held = set()
+_held: set["Lock"] = set()
 
 
 class Lock:

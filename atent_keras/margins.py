@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from atent_keras.types import Array
+
 
 def class_labels(y, classes):
     """Returns labels of any kind as integers of shape `(batch,)`.
@@ -42,7 +44,7 @@ def own_and_best_other(logits, y):
     )
 
 
-def margin(logits, y):
+def margin(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Returns the lead of the true class, negative where it has lost.
 
     ```python
@@ -57,7 +59,7 @@ def margin(logits, y):
     return own - other
 
 
-def dlr(logits, y):
+def dlr(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """Returns the difference-of-logits-ratio loss, `(batch,)`.
 
     ```python
@@ -121,9 +123,9 @@ class Lead(keras.losses.Loss):
     and 1, or -1 and 1.
     """
 
-    from_logits = True
+    from_logits: bool | None = True
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Array, y_pred: Array) -> tf.Tensor:
         y_true, y_pred = map(tf.convert_to_tensor, (y_true, y_pred))
         labels = class_labels(y_true, y_pred.shape[-1])
         return self.function(y_pred, labels)
@@ -163,7 +165,7 @@ class Margin(Lead):
     """
 
     @staticmethod
-    def function(logits, y):
+    def function(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         return -margin(logits, y)
 
 

@@ -1,5 +1,7 @@
 """Who trains: a Keras model whose training step is that of a robust loss."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -9,6 +11,7 @@ from atent_keras import distribution
 from atent_keras import functional
 from atent_keras import version
 from atent_keras.losses import outside
+from atent_keras.types import Array
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -55,12 +58,12 @@ class RobustModel(keras.Model):
             cls = functional.twin(cls)
         return super().__new__(cls, *args, **kwargs)
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         if functional.from_tensors(args, kwargs):
-            self.__class__ = functional.twin(type(self))
+            self.__class__ = functional.twin(type(self))  # type: ignore[arg-type]
             # `network.inputs` is a list, also of a single tensor.
             single = functional.single
-            args = [single(tensors) for tensors in args]
+            args = tuple(single(tensors) for tensors in args)
             kwargs = {key: single(value) for key, value in kwargs.items()}
         super().__init__(*args, **kwargs)
         self.seed_generator = keras.random.SeedGenerator()
@@ -140,7 +143,7 @@ class RobustModel(keras.Model):
             # is traced twice, so that they are made before.
             self._symbolic_build(data_batch=data_batch)
 
-    def perturb(self, x, y, seed=None):
+    def perturb(self, x: Array, y: Array, seed: int | None = None) -> tf.Tensor:
         """Returns what the compiled loss's attack finds, in inference mode.
 
         The attack climbs its own loss, else the base loss, in the whole radius.
@@ -171,14 +174,14 @@ class RobustModel(keras.Model):
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        *args,
-        validation_data=None,
-        steps_per_epoch=None,
-        **kwargs,
-    ):
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        validation_data: Any = None,
+        steps_per_epoch: int | None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         self._require_robust()
         distribution.check(self)
         replicas = self.distribute_strategy.num_replicas_in_sync
@@ -187,7 +190,7 @@ class RobustModel(keras.Model):
         x, y = checks.guard(x, y, self._check, replicas, batch_size)
         if isinstance(validation_data, (tuple, list)):
             validation_data = (
-                *checks.guard(*validation_data[:2], self._check),
+                *checks.guard(*validation_data[:2], self._check),  # type: ignore[call-arg]
                 *validation_data[2:],
             )
         elif validation_data is not None:
@@ -208,7 +211,9 @@ class RobustModel(keras.Model):
             raise ValueError("The data set is empty. Received: no batch")
         return history
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
+    def evaluate(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         distribution.check(self)
         robust = hasattr(self._robust_loss, "value_and_gradients")
         if robust and not callable(self._robust_loss):
@@ -224,7 +229,9 @@ class RobustModel(keras.Model):
         with checks.plain_errors(), distribution.lost_workers(self):
             return super().evaluate(x, y, *args, **kwargs)
 
-    def train_on_batch(self, x, y=None, *args, **kwargs):
+    def train_on_batch(
+        self, x: Any, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         self._require_robust()
         distribution.check(self)
         x, y = checks.guard(x, y, self._check)
@@ -259,7 +266,7 @@ class RobustModel(keras.Model):
         return getattr(RobustModel, unpickle.__name__), arguments
 
     @property
-    def loss(self):
+    def loss(self) -> Any:
         """The compiled loss, which only `compile` can change."""
         return self.__dict__.get("_compiled_loss")
 

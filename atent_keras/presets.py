@@ -44,7 +44,10 @@ References:
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from atent_keras.attacks.attack import Attack
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import Linf
 
@@ -170,7 +173,7 @@ PERTURBED = {
 }
 
 
-def require(presets, name):
+def require(presets: Mapping[str, Any], name: str) -> None:
     """Checks that a preset is there.
 
     Raises:
@@ -188,7 +191,12 @@ def require(presets, name):
         )
 
 
-def resolve(presets, name, kind, overrides):
+def resolve(
+    presets: Mapping[str, Any],
+    name: str,
+    kind: type,
+    overrides: Mapping[str, Any],
+) -> tuple[Attack, dict[str, Any]]:
     """Returns the attack of a preset, and the settings of its loss.
 
     Args:

@@ -3,20 +3,26 @@
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.types import Path
 
 # Refused by their headers, before their pixels take up memory.
 LARGEST_IMAGE = 8192
 
 
 def export_classifier(
-    model, path, labels=None, image_size=None, overwrite=False
-):
+    model: keras.Model,
+    path: Path,
+    labels: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Exports a classifier as a SavedModel with signatures for a server.
 
     - `serving_default` takes floats within the network's bounds, of shape

@@ -8,9 +8,13 @@ import copy
 import dataclasses
 import math
 import numbers
+from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import Self
+
+from atent_keras.types import Bounds
 
 # Newton's method passes a bound that a pixel meets at every step, and mostly
 # many: a handful of steps is the rule.
@@ -20,7 +24,7 @@ _ROUNDING = 1e-6
 LARGEST = 1e18
 
 
-def is_finite(value):
+def is_finite(value: Any) -> bool:
     """Whether `value` is a real number to compute with (and no boolean).
 
     Its size must be at most `LARGEST`, in every precision.
@@ -28,11 +32,11 @@ def is_finite(value):
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and -LARGEST <= value <= LARGEST
+        and -LARGEST <= value <= LARGEST  # type: ignore[operator]
     )
 
 
-def require_number(positive=False, /, **settings):
+def require_number(positive: bool = False, /, **settings: Any) -> None:
     """Checks that settings are numbers from 0 to `LARGEST`.
 
     Args:
@@ -51,7 +55,7 @@ def require_number(positive=False, /, **settings):
             )
 
 
-def per_example(values, like):
+def per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Reshapes `(batch,)` values so that they broadcast against `like`."""
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
@@ -78,7 +82,7 @@ class ThreatModel:
     """
 
     epsilon: float
-    bounds: tuple | None = (0.0, 1.0)
+    bounds: Bounds = (0.0, 1.0)
 
     def __post_init__(self):
         require_number(epsilon=self.epsilon)
@@ -101,7 +105,7 @@ class ThreatModel:
         object.__setattr__(self, "bounds", tuple(float(b) for b in bounds))
 
     @property
-    def width(self):
+    def width(self) -> float:
         """The width of the box: what 1 is to images in 0..1.
 
         Without a box it is 1, the unit of standardized data.
@@ -111,13 +115,13 @@ class ThreatModel:
         lower, upper = self.bounds
         return upper - lower
 
-    def clip(self, x_adv):
+    def clip(self, x_adv: tf.Tensor) -> tf.Tensor:
         """Clips images to the box, if there is one."""
         if self.bounds is None:
             return x_adv
         return tf.clip_by_value(x_adv, *self.bounds)
 
-    def scaled(self, share):
+    def scaled(self, share: tf.Tensor) -> Self:
         """Returns the threat model with a share of its radius.
 
         Args:
@@ -128,23 +132,25 @@ class ThreatModel:
         object.__setattr__(scaled, "epsilon", share * self.epsilon)
         return scaled
 
-    def norm(self, perturbation):
+    def norm(self, perturbation: tf.Tensor) -> tf.Tensor:
         """Returns each perturbation's norm, of shape `(batch,)`."""
         raise NotImplementedError
 
-    def project(self, x, x_adv):
+    def project(self, x: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
         """Returns the nearest point to `x_adv` in the ball around `x`."""
         raise NotImplementedError
 
-    def ascent_direction(self, gradient):
+    def ascent_direction(self, gradient: tf.Tensor) -> tf.Tensor:
         """Returns the unit step along which the loss rises most."""
         raise NotImplementedError
 
-    def random_start(self, x, noise):
+    def random_start(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         """Turns N(0, 1) `noise` into a uniform draw from the ball."""
         raise NotImplementedError
 
-    def reach(self, x, normal, rise):
+    def reach(
+        self, x: tf.Tensor, normal: tf.Tensor, rise: tf.Tensor
+    ) -> tf.Tensor:
         """Returns the smallest perturbation that meets a hyperplane in the box.
 
         ```python
@@ -192,11 +198,11 @@ class ThreatModel:
         )
         return pace * tf.minimum(per_example(time, x), room)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**config)
 
 
@@ -224,18 +230,18 @@ class Linf(ThreatModel):
     >>> threat_model = atent_keras.threat_models.Linf(epsilon=8 / 255)
     """
 
-    def norm(self, perturbation):
+    def norm(self, perturbation: tf.Tensor) -> tf.Tensor:
         return tf.reduce_max(
             tf.abs(perturbation), axis=range(1, perturbation.shape.rank)
         )
 
-    def project(self, x, x_adv):
+    def project(self, x: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(x_adv, x - self.epsilon, x + self.epsilon)
 
-    def ascent_direction(self, gradient):
+    def ascent_direction(self, gradient: tf.Tensor) -> tf.Tensor:
         return tf.sign(gradient)
 
-    def random_start(self, x, noise):
+    def random_start(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         # The normal distribution's CDF makes a normal draw uniform.
         return x + self.epsilon * tf.math.erf(noise / math.sqrt(2.0))
 
@@ -265,14 +271,14 @@ class L2(ThreatModel):
     >>> threat_model = atent_keras.threat_models.L2(epsilon=0.5)
     """
 
-    def norm(self, perturbation):
+    def norm(self, perturbation: tf.Tensor) -> tf.Tensor:
         flat = tf.reshape(perturbation, [tf.shape(perturbation)[0], -1])
         # Scaled by the largest entry, the squares neither under- nor overflow.
         largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
         unit = tf.math.divide_no_nan(flat, largest)
         return tf.sqrt(tf.reduce_sum(unit * unit, axis=1)) * largest[:, 0]
 
-    def project(self, x, x_adv):
+    def project(self, x: tf.Tensor, x_adv: tf.Tensor) -> tf.Tensor:
         perturbation = x_adv - x
         length = tf.maximum(self.norm(perturbation), self.epsilon)
         # A cast would take the number through float32.
@@ -280,11 +286,11 @@ class L2(ThreatModel):
         shrink = tf.math.divide_no_nan(epsilon, length)
         return x + perturbation * per_example(shrink, perturbation)
 
-    def ascent_direction(self, gradient):
+    def ascent_direction(self, gradient: tf.Tensor) -> tf.Tensor:
         length = per_example(self.norm(gradient), gradient)
         return tf.math.divide_no_nan(gradient, length)
 
-    def random_start(self, x, noise):
+    def random_start(self, x: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
         # A normal draw's direction is uniform, and its squared length, which
         # is chi-squared distributed and independent of the direction, becomes
         # through its own CDF the uniform number that the radius needs.

@@ -100,7 +100,9 @@ def page(docs):
     """The text of docs/results.md, of the comparisons that it keeps."""
     files = sorted((docs / "results").glob("*.json"))
     parts = [section(f.stem, run_folder.read_json(f)) for f in files]
-    return "\n".join([INTRODUCTION, *(parts or ["No comparison is kept yet.\n"])])
+    return "\n".join(
+        [INTRODUCTION, *(parts or ["No comparison is kept yet.\n"])]
+    )
 
 
 def section(name, results):

@@ -6,9 +6,15 @@ from keras import layers
 from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+from atent_keras.types import Path
 
 
-def LeNet5(input_shape=(28, 28, 1), classes=10, name="lenet5", weights=None):
+def LeNet5(
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    name: str = "lenet5",
+    weights: Path | None = None,
+) -> keras.Model:
     """Instantiates the wide LeNet-5 that Madry et al. train on MNIST.
 
     Two 5x5 convolutions with same padding, each followed by max pooling, and

@@ -6,15 +6,16 @@ from keras import layers
 from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+from atent_keras.types import Path
 
 
 def PreActResNet18(
-    input_shape=(32, 32, 3),
-    classes=10,
-    width=64,
-    name="preact_resnet18",
-    weights=None,
-):
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 64,
+    name: str = "preact_resnet18",
+    weights: Path | None = None,
+) -> keras.Model:
     """Instantiates PreActResNet-18 in the literature's form for CIFAR-10.
 
     A 3x3 convolution, then four stages of two blocks each, with 1, 2, 4 and 8

@@ -6,11 +6,16 @@ from keras import layers
 from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+from atent_keras.types import Path
 
 
 def ResNet20(
-    input_shape=(32, 32, 3), classes=10, width=16, name="resnet20", weights=None
-):
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    width: int = 16,
+    name: str = "resnet20",
+    weights: Path | None = None,
+) -> keras.Model:
     """Instantiates ResNet-20 in its form for CIFAR-10.
 
     A 3x3 convolution, then three stages of three blocks of two convolutions

@@ -6,16 +6,17 @@ from keras import layers
 from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+from atent_keras.types import Path
 
 
 def SmallCNN(
-    input_shape=(28, 28, 1),
-    classes=10,
-    dropout=0.5,
-    padding="valid",
-    name="small_cnn",
-    weights=None,
-):
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
+    dropout: float = 0.5,
+    padding: str = "valid",
+    name: str = "small_cnn",
+    weights: Path | None = None,
+) -> keras.Model:
     """Instantiates the small network that TRADES trains on MNIST.
 
     Two pairs of 3x3 convolutions, each followed by max pooling, and three

@@ -6,18 +6,19 @@ from keras import layers
 from atent_keras import checks
 from atent_keras.architectures import parts
 from atent_keras.architectures import weights_files
+from atent_keras.types import Path
 
 _DEEPEST = 1000  # far beyond any that was ever trained
 
 
 def WideResNet(
-    input_shape=(32, 32, 3),
-    classes=10,
-    depth=34,
-    width=10,
-    name=None,
-    weights=None,
-):
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    depth: int = 34,
+    width: int = 10,
+    name: str | None = None,
+    weights: Path | None = None,
+) -> keras.Model:
     """Instantiates a wide residual network, by default WRN-34-10.
 
     A 3x3 convolution to 16 filters, then three stages of `(depth - 4) / 6`

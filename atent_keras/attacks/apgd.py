@@ -1,12 +1,15 @@
 """Auto-PGD: projected gradient ascent without anything to tune."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
 from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras.attacks.auto_pgd import AutoPGD
+from atent_keras.types import Loss
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -58,19 +61,26 @@ class APGD(AutoPGD):
     num_steps: int = 100
     restarts: int = 1
     num_samples: int = 1
-    loss: object = None
+    loss: Loss | None = None
 
     @property
-    def name(self):
+    def name(self) -> str:
         loss = getattr(self.loss, "__name__", type(self.loss).__name__)
         if self.loss is None or loss.endswith("CategoricalCrossentropy"):
             return "APGD-CE"
         return f"APGD-{loss}"
 
-    def rounds(self, classes):
+    def rounds(self, classes: int) -> int:
         return self.restarts
 
-    def objective(self, loss, y, labels, logits, number):
+    def objective(
+        self,
+        loss: Loss,
+        y: tf.Tensor,
+        labels: tf.Tensor,
+        logits: tf.Tensor,
+        number: tf.Tensor,
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda logits: base_losses.per_example(loss, y, logits)
 
     def _admit(self, model, x, y):

@@ -1,12 +1,15 @@
 """Auto-PGD towards chosen classes, by the difference of logits ratio."""
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
+import tensorflow as tf
 
 from atent_keras import margins
 from atent_keras.attacks.auto_pgd import AutoPGD
 from atent_keras.attacks.targets import Targets
+from atent_keras.types import Loss
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -56,6 +59,13 @@ class APGDT(Targets, AutoPGD):
         # `Targets` would take `None`, too.
         self._require_count(targets=self.targets)
 
-    def objective(self, loss, y, labels, logits, number):
+    def objective(
+        self,
+        loss: Loss,
+        y: tf.Tensor,
+        labels: tf.Tensor,
+        logits: tf.Tensor,
+        number: tf.Tensor,
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
         target = self.target(logits, labels, number)
         return lambda logits: margins.targeted_dlr(logits, labels, target)

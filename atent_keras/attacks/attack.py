@@ -3,9 +3,12 @@
 import copy
 import dataclasses
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import Self
 
 from atent_keras import base_losses
 from atent_keras import checks
@@ -18,6 +21,11 @@ from atent_keras.compiler import compiled
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import require_number
+from atent_keras.types import Array
+from atent_keras.types import Classifier
+from atent_keras.types import Loss
+from atent_keras.types import Noise
+from atent_keras.types import Shape
 
 # Images on which a network is asked for a gradient.
 _PROBES = 32
@@ -70,7 +78,7 @@ class Attack:
 
     threat_model: ThreatModel
     # Neither is a setting until a subclass makes it one.
-    loss = None
+    loss = None  # type: Any
     uses_gradient = True
 
     def __post_init__(self):
@@ -84,15 +92,15 @@ class Attack:
             object.__setattr__(self, "loss", base_losses.get(self.loss))
 
     @property
-    def name(self):
+    def name(self) -> str:
         """What tables call the attack."""
         return type(self).__name__
 
-    def inapplicable(self, shape):
+    def inapplicable(self, shape: Shape) -> str | None:
         """Returns why no batch of this shape can be attacked, if none can."""
         return None
 
-    def left_out(self, shape):
+    def left_out(self, shape: Shape) -> dict[str, str]:
         """Returns what is not run on a batch of this shape, and why.
 
         Args:
@@ -114,11 +122,18 @@ class Attack:
         for name, value in settings.items():
             object.__setattr__(self, name, int(value))
 
-    def start(self, x, noise):
+    def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Returns the chain's first point; `noise(0)` is its randomness."""
         raise NotImplementedError
 
-    def step(self, x, x_adv, gradient, k, noise):
+    def step(
+        self,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        gradient: tf.Tensor,
+        k: int | tf.Tensor,
+        noise: Noise,
+    ) -> tf.Tensor:
         """Returns point `k` of the chain (of 1 to `num_steps`).
 
         Args:
@@ -131,8 +146,15 @@ class Attack:
         raise NotImplementedError
 
     def climb(
-        self, x, x_adv, gradient, noise, state=(), steps=None, unroll=False
-    ):
+        self,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        gradient: Callable[..., Any],
+        noise: Noise,
+        state: Any = (),
+        steps: range | None = None,
+        unroll: bool = False,
+    ) -> tuple[tf.Tensor, Any]:
         """Walks along the chain: the loop of every attack.
 
         Args:
@@ -169,7 +191,14 @@ class Attack:
             )
         return x_adv, state
 
-    def run(self, predict, loss, x, y, noise_of):
+    def run(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tf.Tensor:
         """Attacks one chunk of images.
 
         Args:
@@ -190,7 +219,15 @@ class Attack:
         noise = noise_of(0)
         return self.climb(x, self.start(x, noise), gradient, noise)[0]
 
-    def __call__(self, model, x, y, seed=None, first=0, batch_size=None):
+    def __call__(
+        self,
+        model: Classifier,
+        x: Array,
+        y: Array,
+        seed: int | None = None,
+        first: int | Array = 0,
+        batch_size: int | None = None,
+    ) -> tf.Tensor:
         x = checks.images(x, self.threat_model.bounds)
         y, loss, classes = self._admit(model, x, checks.labels(y, x))
         seed = noise_lib.as_seed(seed)
@@ -285,7 +322,7 @@ class Attack:
                 stacklevel=3,
             )
 
-    def scaled(self, share):
+    def scaled(self, share: tf.Tensor) -> Self:
         """Returns the attack within a share of the radius, in shorter steps.
 
         Args:
@@ -301,7 +338,7 @@ class Attack:
             return replaced(scaled, step_size=lambda k: share * step_size(k))
         return scaled
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -311,7 +348,7 @@ class Attack:
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         for name in ("threat_model", "loss"):
             if isinstance(config.get(name), dict):

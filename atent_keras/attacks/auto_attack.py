@@ -2,10 +2,13 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import Self
 
 from atent_keras import base_losses
 from atent_keras import checks
@@ -24,6 +27,9 @@ from atent_keras.attacks.stages import Stage
 from atent_keras.compiler import any_batch
 from atent_keras.compiler import compiled
 from atent_keras.threat_models import per_example
+from atent_keras.types import Array
+from atent_keras.types import Classifier
+from atent_keras.types import Shape
 
 _SAMPLES = 20  # passes that "rand" averages over
 
@@ -97,7 +103,7 @@ class AutoAttack(Attack):
       https://arxiv.org/abs/2003.01690.
     """
 
-    version: object = "standard"
+    version: str | Sequence[Attack] = "standard"
     verbose: int = 1
 
     def __post_init__(self):
@@ -131,25 +137,41 @@ class AutoAttack(Attack):
             )
 
     @property
-    def attacks(self):
+    def attacks(self) -> Sequence[Attack]:
         """The attacks, in their order."""
         if isinstance(self.version, tuple):
             return self.version
-        return _VERSIONS[self.version](self.threat_model)
+        return _VERSIONS[str(self.version)](self.threat_model)
 
-    def left_out(self, shape):
+    def left_out(self, shape: Shape) -> dict[str, str]:
         if isinstance(self.version, tuple):
             # What is asked for by name refuses what it can't do.
             return {}
         reasons = {one.name: one.inapplicable(shape) for one in self.attacks}
         return {name: reason for name, reason in reasons.items() if reason}
 
-    def __call__(self, model, x, y, seed=None, first=0, batch_size=None):
+    def __call__(
+        self,
+        model: Classifier,
+        x: Array,
+        y: Array,
+        seed: int | None = None,
+        first: int | Array = 0,
+        batch_size: int | None = None,
+    ) -> tf.Tensor:
         if tf.executing_eagerly():
             return self.evaluate(model, x, y, seed, first, batch_size).x_adv
         return super().__call__(model, x, y, seed, first, batch_size)
 
-    def evaluate(self, model, x, y, seed=None, first=0, batch_size=None):
+    def evaluate(
+        self,
+        model: Classifier,
+        x: Array,
+        y: Array,
+        seed: int | None = None,
+        first: int | Array = 0,
+        batch_size: int | None = None,
+    ) -> AutoAttackResult:
         """Attacks images, and says what each attack has left.
 
         Args:
@@ -208,7 +230,7 @@ class AutoAttack(Attack):
         return AutoAttackResult(tf.constant(x_adv), tuple(stages), not_run)
 
     @property
-    def uses_gradient(self):
+    def uses_gradient(self) -> bool:
         return any(attack.uses_gradient for attack in self.attacks)
 
     def _admit(self, model, x, y):
@@ -275,7 +297,7 @@ class AutoAttack(Attack):
         checks.require_finite(finite.all())
         return correct
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if isinstance(self.version, tuple):
             config["version"] = [
@@ -285,7 +307,7 @@ class AutoAttack(Attack):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if isinstance(config.get("version"), (list, tuple)):
             config["version"] = [

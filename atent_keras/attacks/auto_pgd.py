@@ -1,6 +1,8 @@
 """Auto-PGD's search: projected gradient ascent that sets its own step."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -10,6 +12,8 @@ from atent_keras.attacks import gradients
 from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import per_example
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 MOMENTUM = 0.75  # the paper's alpha
 RHO = 0.75  # of the steps since a checkpoint, so many have to rise
@@ -69,7 +73,14 @@ class AutoPGD(RoundAttack):
             num_samples=self.num_samples,
         )
 
-    def objective(self, loss, y, labels, logits, number):
+    def objective(
+        self,
+        loss: Loss,
+        y: tf.Tensor,
+        labels: tf.Tensor,
+        logits: tf.Tensor,
+        number: tf.Tensor,
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns a function from logits to what is climbed, per example.
 
         Args:
@@ -81,7 +92,17 @@ class AutoPGD(RoundAttack):
         """
         raise NotImplementedError
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         logits = predict(x)
         labels = margins.class_labels(y, logits.shape[-1])
         objective = self.objective(loss, y, labels, logits, number)
@@ -132,7 +153,9 @@ class AutoPGD(RoundAttack):
         )
         return x_adv, margin
 
-    def step(self, x, search, k):
+    def step(
+        self, x: tf.Tensor, search: Search, k: int | tf.Tensor
+    ) -> tf.Tensor:
         """Returns the next point: a projected step, and momentum."""
         model, here = self.threat_model, search.here
         direction = model.ascent_direction(here.gradient)

@@ -1,6 +1,8 @@
 """Carlini & Wagner's l_2 attack: the smallest change, by gradient descent."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +16,8 @@ from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import per_example
 from atent_keras.threat_models import require_number
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 # Adam's, as in its paper.
 BETAS = (0.9, 0.999)
@@ -86,7 +90,17 @@ class CarliniWagner(RoundAttack):
         require_number(confidence=self.confidence)
         object.__setattr__(self, "confidence", float(self.confidence))
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         count = tf.shape(x)[0]
 
         def search(step, weight, low, high, nearest, distance):

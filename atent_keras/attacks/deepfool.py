@@ -1,6 +1,8 @@
 """DeepFool: straight to the nearest linearized boundary, again and again."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,8 @@ from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import per_example
 from atent_keras.threat_models import require_number
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 CLASSES = 10  # that a step looks at, at most, the likeliest first
 
@@ -63,7 +67,17 @@ class DeepFool(RoundAttack):
         require_number(overshoot=self.overshoot)
         object.__setattr__(self, "overshoot", float(self.overshoot))
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         model = self.threat_model
         labels = margins.class_labels(y, predict(x).shape[-1])
 

@@ -1,6 +1,8 @@
 """The fast adaptive boundary attack: along the boundary, towards the image."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,8 @@ from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.attacks.targets import Targets
 from atent_keras.threat_models import per_example
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 ETA = 1.05  # how far beyond the boundary a step aims
 ALPHA_MAX = 0.1  # the largest pull towards the clean image
@@ -64,7 +68,7 @@ class FAB(Targets, RoundAttack):
     """
 
     num_steps: int = 100
-    targets: int = 9
+    targets: int | None = 9
     restarts: int = 1
 
     def __post_init__(self):
@@ -72,10 +76,20 @@ class FAB(Targets, RoundAttack):
         self._require_count(num_steps=self.num_steps, restarts=self.restarts)
 
     @property
-    def name(self):
+    def name(self) -> str:
         return "FAB" if self.targets is None else "FAB-T"
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         model = self.threat_model
         logits = predict(x)
         labels = margins.class_labels(y, logits.shape[-1])
@@ -106,7 +120,9 @@ class FAB(Targets, RoundAttack):
         nearest = model.clip(model.project(x, nearest))
         return nearest, self.lead(predict, nearest, y)
 
-    def step(self, x, point, gap, normal):
+    def step(
+        self, x: tf.Tensor, point: tf.Tensor, gap: tf.Tensor, normal: tf.Tensor
+    ) -> tf.Tensor:
         """Returns the next point, given a boundary linearized at `point`."""
         model = self.threat_model
         here = model.reach(point, normal, -gap)

@@ -3,8 +3,11 @@
 import dataclasses
 
 import keras
+import tensorflow as tf
 
 from atent_keras.attacks.attack import Attack
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -38,13 +41,20 @@ class FGSM(Attack):
       ICLR 2015, https://arxiv.org/abs/1412.6572.
     """
 
-    loss: object = None
+    loss: Loss | None = None
     num_steps = 1
 
-    def start(self, x, noise):
+    def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         return x
 
-    def step(self, x, x_adv, gradient, k, noise):
+    def step(
+        self,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        gradient: tf.Tensor,
+        k: int | tf.Tensor,
+        noise: Noise,
+    ) -> tf.Tensor:
         direction = self.threat_model.ascent_direction(gradient)
         x_adv += self.threat_model.epsilon * direction
         # Some losses have it start elsewhere than at the image.

@@ -1,6 +1,8 @@
 """Projected gradient descent: the field's standard attack."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,9 @@ from atent_keras.attacks import accuracy
 from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
 from atent_keras.threat_models import per_example
+from atent_keras.types import Loss
+from atent_keras.types import Noise
+from atent_keras.types import Schedule
 
 UNCLIPPED = "unclipped"
 
@@ -63,11 +68,11 @@ class PGD(Attack):
       training", ICLR 2020, https://arxiv.org/abs/2001.03994.
     """
 
-    step_size: object = None
+    step_size: float | Schedule | None = None
     num_steps: int = 20
     restarts: int = 1
     random_start: bool | str = True
-    loss: object = None
+    loss: Loss | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,7 +94,7 @@ class PGD(Attack):
         schedule = keras.optimizers.schedules.LearningRateSchedule
         return isinstance(self.step_size, schedule)
 
-    def start(self, x, noise):
+    def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         if not self.random_start:
             return x
         start = self.threat_model.random_start(x, noise(0))
@@ -97,7 +102,14 @@ class PGD(Attack):
             return start
         return self.threat_model.clip(start)
 
-    def step(self, x, x_adv, gradient, k, noise):
+    def step(
+        self,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        gradient: tf.Tensor,
+        k: int | tf.Tensor,
+        noise: Noise,
+    ) -> tf.Tensor:
         step_size = self.step_size
         if step_size is None:
             step_size = 2.5 * self.threat_model.epsilon / self.num_steps
@@ -106,7 +118,14 @@ class PGD(Attack):
         x_adv += step_size * self.threat_model.ascent_direction(gradient)
         return self.threat_model.clip(self.threat_model.project(x, x_adv))
 
-    def run(self, predict, loss, x, y, noise_of):
+    def run(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tf.Tensor:
         best = super().run(predict, loss, x, y, noise_of)
         if self.restarts == 1:
             return best
@@ -141,7 +160,7 @@ class PGD(Attack):
         )
         return best
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if self._scheduled:
             config["step_size"] = keras.optimizers.schedules.serialize(

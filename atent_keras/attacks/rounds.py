@@ -1,6 +1,8 @@
 """Attacks in rounds: restarts, targets, or blocks of queries."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,8 @@ from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.loop import while_loop
 from atent_keras.compiler import any_batch
 from atent_keras.threat_models import per_example
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 _NUMBER = tf.TensorSpec((), tf.int32)
 
@@ -33,11 +37,21 @@ class RoundAttack(Attack):
     to give logits; a single one is that of the second of two classes.
     """
 
-    def rounds(self, classes):
+    def rounds(self, classes: int) -> int:
         """Returns the number of rounds, for a network of so many classes."""
         return 1
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Attacks one chunk of images, once.
 
         Args:
@@ -55,7 +69,14 @@ class RoundAttack(Attack):
         """
         raise NotImplementedError
 
-    def run(self, predict, loss, x, y, noise_of):
+    def run(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tf.Tensor:
         """Runs all rounds on one chunk, inside a graph of the caller's."""
         classes = margins.of_classes(predict(x[:1])).shape[-1]
         rounds = self.rounds(classes)
@@ -79,14 +100,23 @@ class RoundAttack(Attack):
         return x_adv
 
     @staticmethod
-    def lead(predict, point, y):
+    def lead(
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        point: tf.Tensor,
+        y: tf.Tensor,
+    ) -> tf.Tensor:
         """Returns the true class's margin at a point, `(batch,)`."""
         logits = tf.cast(predict(point), point.dtype)
         labels = margins.class_labels(y, logits.shape[-1])
         return margins.margin(logits, labels)
 
     @staticmethod
-    def better(x_adv, margin, candidate, candidate_margin):
+    def better(
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        candidate: tf.Tensor,
+        candidate_margin: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the better of two points, and its margin, per example."""
         closer = (candidate_margin < margin) & ~(margin < 0)
         return (

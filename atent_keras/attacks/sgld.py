@@ -9,6 +9,8 @@ from atent_keras import base_losses
 from atent_keras.attacks.attack import Attack
 from atent_keras.threat_models import Linf
 from atent_keras.threat_models import require_number
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 PROJECTIONS = ("every_step", "last_step", "none")
 DRIFTS = ("steepest", "gradient")
@@ -99,7 +101,7 @@ class SGLD(Attack):
     projection: str = "every_step"
     drift: str = "steepest"
     random_start: bool = True
-    loss: object = None
+    loss: Loss | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -131,7 +133,7 @@ class SGLD(Attack):
         # The chain samples around that loss, whatever it is.
         return base_losses.of_model(model, y)
 
-    def start(self, x, noise):
+    def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         if not self.random_start:
             return x
         if isinstance(self.threat_model, Linf):
@@ -141,7 +143,14 @@ class SGLD(Attack):
             x, x + self.threat_model.width * noise(0)
         )
 
-    def step(self, x, x_adv, gradient, k, noise):
+    def step(
+        self,
+        x: tf.Tensor,
+        x_adv: tf.Tensor,
+        gradient: tf.Tensor,
+        k: int | tf.Tensor,
+        noise: Noise,
+    ) -> tf.Tensor:
         pull = self.gamma * (x - x_adv) if self.gamma else 0.0
         if self.drift == "steepest":
             direction = self.threat_model.ascent_direction(gradient)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +14,9 @@ from atent_keras.attacks.loop import while_loop
 from atent_keras.attacks.rounds import RoundAttack
 from atent_keras.threat_models import Linf
 from atent_keras.threat_models import is_finite
+from atent_keras.types import Loss
+from atent_keras.types import Noise
+from atent_keras.types import Shape
 
 # Queries after which those that are done with make room for others.
 BLOCK = 100
@@ -87,16 +92,16 @@ class Square(RoundAttack):
             )
         object.__setattr__(self, "p_init", float(self.p_init))
 
-    def rounds(self, classes):
+    def rounds(self, classes: int) -> int:
         return -(-self.num_queries // BLOCK)
 
-    def share(self, query):
+    def share(self, query: int) -> float:
         """Returns the share of the image that a query's square covers."""
         if self.rescale_schedule:
             query = int(query / self.num_queries * 10000)
         return self.p_init / 2 ** sum(query > limit for limit in HALVINGS)
 
-    def sides(self, *space):
+    def sides(self, *space: int) -> np.ndarray:
         """Returns the squares' sides in pixels, one for each query.
 
         Args:
@@ -153,7 +158,17 @@ class Square(RoundAttack):
             ),
         )
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         noise = noise_of(0)
         start, propose = self._moves(x, noise)
 
@@ -182,7 +197,7 @@ class Square(RoundAttack):
         )
         return x_adv, margin
 
-    def inapplicable(self, shape):
+    def inapplicable(self, shape: Shape) -> str | None:
         if len(shape) < 3:
             return "a table (batch, features) has no neighbours to repaint"
         if len(shape) > 5:

@@ -37,8 +37,8 @@ class AutoAttackResult:
     """
 
     x_adv: tf.Tensor
-    stages: tuple
-    not_run: dict = dataclasses.field(default_factory=dict)
+    stages: tuple[Stage, ...]
+    not_run: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         names = [*(stage.name for stage in self.stages), *self.not_run]

@@ -2,6 +2,8 @@
 
 import warnings
 
+import tensorflow as tf
+
 from atent_keras import margins
 
 
@@ -17,11 +19,13 @@ class Targets:
         if self.targets is not None:
             self._require_count(targets=self.targets)
 
-    def rounds(self, classes):
+    def rounds(self, classes: int) -> int:
         targets = 1 if self.targets is None else self.targets
         return min(targets, classes - 1) * self.restarts
 
-    def target(self, logits, labels, number):
+    def target(
+        self, logits: tf.Tensor, labels: tf.Tensor, number: tf.Tensor
+    ) -> tf.Tensor:
         """Returns each example's target in round `number`, `(batch,)`."""
         others = margins.likeliest_others(logits, labels)
         return others[:, number // self.restarts]

@@ -1,10 +1,15 @@
 """Uniform noise: what any attack has to beat."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from atent_keras.attacks.rounds import RoundAttack
+from atent_keras.types import Loss
+from atent_keras.types import Noise
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -38,10 +43,20 @@ class UniformNoise(RoundAttack):
         super().__post_init__()
         self._require_count(tries=self.tries)
 
-    def rounds(self, classes):
+    def rounds(self, classes: int) -> int:
         return self.tries
 
-    def round(self, predict, loss, x, y, x_adv, margin, number, noise_of):
+    def round(
+        self,
+        predict: Callable[[tf.Tensor], tf.Tensor],
+        loss: Loss,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        x_adv: tf.Tensor,
+        margin: tf.Tensor,
+        number: tf.Tensor,
+        noise_of: Callable[[Any], Noise],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         noise = noise_of(number)(0)
         point = self.threat_model.clip(self.threat_model.random_start(x, noise))
         return point, self.lead(predict, point, y)

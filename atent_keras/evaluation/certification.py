@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,8 @@ from atent_keras.evaluation.robustness import counted_alone
 from atent_keras.evaluation.robustness import require_run
 from atent_keras.evaluation.smoothing import SmoothedClassifier
 from atent_keras.evaluation.smoothing import require_certifiable
+from atent_keras.types import Data
+from atent_keras.types import Path
 from atent_keras.version import __version__
 
 # Images between two looks at the disk: few, since each takes many samples.
@@ -76,7 +79,7 @@ class CertificationReport(Report):
 
     NAME = "certificates"
 
-    def certified_accuracy(self, radius):
+    def certified_accuracy(self, radius: float) -> float:
         """Returns the share of examples that are certified at a radius.
 
         Args:
@@ -85,11 +88,11 @@ class CertificationReport(Report):
         return float(np.mean(self.correct & (self.radii >= radius)))
 
     @property
-    def abstained(self):
+    def abstained(self) -> float:
         """Float, the share of examples without a certificate."""
         return float(np.mean(self.classes < 0))
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         # In steps of half of sigma, up to where nothing is certified any more.
         largest = np.max(self.radii, initial=0.0, where=self.correct)
         steps = np.arange(1 + int(largest / (self.sigma / 2)) + 1)
@@ -139,7 +142,7 @@ class CertificationReport(Report):
         cells = table.text([self._header, *self._cells()])
         return f"{self._caption()}\n{cells}\n{self.seconds:.1f} s"
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         caption = self._caption()
         return (
             f"{caption[0].upper()}{caption[1:]}. {self.seconds:.1f} s, "
@@ -147,10 +150,10 @@ class CertificationReport(Report):
             + table.markdown(self._header, self._cells())
         )
 
-    def to_html(self):
+    def to_html(self) -> str:
         return page.of_certificates(self, self._caption())
 
-    def to_json(self):
+    def to_json(self) -> str:
         arrays = self.arrays()
         settings = {
             field.name: getattr(self, field.name)
@@ -168,7 +171,7 @@ class CertificationReport(Report):
             indent=2,
         )
 
-    def arrays(self):
+    def arrays(self) -> dict[str, np.ndarray]:
         return {
             "correct": self.correct,
             "classes": self.classes,
@@ -177,18 +180,18 @@ class CertificationReport(Report):
 
 
 def certify_robustness(
-    smoothed,
-    data,
-    num_samples=10_000,
-    selection_samples=100,
-    alpha=0.001,
-    seed=0,
+    smoothed: SmoothedClassifier,
+    data: Data,
+    num_samples: int = 10_000,
+    selection_samples: int = 100,
+    alpha: float = 0.001,
+    seed: int = 0,
     *,
-    folder=None,
-    confidence=0.95,
-    allow_tf32=False,
-    verbose=1,
-):
+    folder: Path | None = None,
+    confidence: float = 0.95,
+    allow_tf32: bool = False,
+    verbose: int = 1,
+) -> CertificationReport:
     """Measures the certified accuracy of a smoothed classifier.
 
     ```python
@@ -305,7 +308,9 @@ def certify_robustness(
         results.finish(num_examples=last)
         arrays = results.arrays
         report = CertificationReport(
-            *(arrays[name] for name in ("correct", "classes", "radii")),
+            arrays["correct"],
+            arrays["classes"],
+            arrays["radii"],
             smoothed.sigma,
             int(num_samples),
             int(selection_samples),

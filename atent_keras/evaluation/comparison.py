@@ -1,6 +1,8 @@
 """Several models in one table."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from atent_keras.evaluation import page
 from atent_keras.evaluation import table
@@ -33,7 +35,7 @@ class RobustnessComparison:
     >>> print(atent_keras.RobustnessComparison(reports))
     """
 
-    def __init__(self, reports):
+    def __init__(self, reports: Mapping[str, RobustnessReport]) -> None:
         if (
             not isinstance(reports, dict)
             or not reports
@@ -60,7 +62,7 @@ class RobustnessComparison:
                 )
         self.reports = dict(reports)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """Returns a dictionary for each accuracy of each model."""
         return [
             {"model": name, **row}
@@ -102,19 +104,19 @@ class RobustnessComparison:
             f"{''.join(precisions)}"
         )
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Returns the table in Markdown."""
         return f"{self._caption()}\n\n{table.markdown(*self._cells())}"
 
-    def to_html(self):
+    def to_html(self) -> str:
         """Returns the comparison as a page, which needs no other file."""
         return page.of_comparison(self)
 
-    def to_csv(self):
+    def to_csv(self) -> str:
         """Returns all accuracies as CSV, a line each."""
         return table.as_csv(self.rows())
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns all reports as JSON, by name."""
         return json.dumps(
             {

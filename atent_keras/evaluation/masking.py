@@ -3,15 +3,21 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from atent_keras import base_losses
 from atent_keras import checks
+from atent_keras.evaluation.case import Case
 from atent_keras.evaluation.description import describe
 from atent_keras.evaluation.signs import ATTACKS
 from atent_keras.evaluation.signs import CHECKS
 from atent_keras.evaluation.target import fingerprint
+from atent_keras.threat_models import ThreatModel
+from atent_keras.types import Array
+from atent_keras.types import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Finding:
     evidence: str
 
     @property
-    def verdict(self):
+    def verdict(self) -> str:
         """`"fired"`, `"silent"` or `"not run"`."""
         return {True: "fired", False: "silent", None: "not run"}[self.fired]
 
@@ -96,7 +102,7 @@ class MaskingChecks:
     num_images: int = 100
     num_steps: int = 40
     num_queries: int = 1000
-    surrogate: object = None
+    surrogate: Classifier | None = None
 
     def __post_init__(self):
         checks.require_count(
@@ -110,7 +116,7 @@ class MaskingChecks:
                 f"to logits. Received: surrogate={self.surrogate!r}"
             )
 
-    def admit(self, threat_model, x, y):
+    def admit(self, threat_model: ThreatModel, x: Array, y: Array) -> None:
         """Checks the surrogate against images and labels.
 
         Raises:
@@ -128,7 +134,12 @@ class MaskingChecks:
                 f"surrogate={self.surrogate!r}, with which: {error}"
             ) from error
 
-    def run(self, case, once=lambda name, find: find(), verbose=0):
+    def run(
+        self,
+        case: Case,
+        once: Callable[..., Any] = lambda name, find: find(),
+        verbose: int = 0,
+    ) -> tuple[Finding, ...]:
         """Returns a tuple of one `Finding` a check.
 
         Args:

@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from atent_keras.evaluation import intervals
 from atent_keras.evaluation import page
 from atent_keras.evaluation import table
+from atent_keras.evaluation.masking import Finding
 from atent_keras.evaluation.results import write
 from atent_keras.evaluation.results import write_arrays
+from atent_keras.types import Path
 from atent_keras.version import __version__
 
 WORST_CASE = "worst case"  # the name of its line
@@ -25,21 +29,21 @@ class Report:
     """
 
     @property
-    def num_examples(self):
+    def num_examples(self) -> int:
         """Integer, the number of examples."""
         return len(self.correct)
 
     @property
-    def left_out(self):
+    def left_out(self) -> str:
         """String, what there is to say of the examples that were left out."""
         return f", {self.num_ignored} ignored" if self.num_ignored else ""
 
     @property
-    def in_precision(self):
+    def in_precision(self) -> str:
         """String, what there is to say of the precision."""
         return f", {self.precision}" if self.precision else ""
 
-    def interval(self, accuracy):
+    def interval(self, accuracy: float) -> tuple[float, float]:
         """Returns the confidence interval of one of this report's accuracies.
 
         It is that of Clopper and Pearson, exact for the accuracy on all
@@ -56,31 +60,31 @@ class Report:
             successes, self.num_examples, self.confidence
         )
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """Returns the report's figures, a dictionary for each line."""
         raise NotImplementedError
 
-    def arrays(self):
+    def arrays(self) -> dict[str, np.ndarray]:
         """Returns all that is known of each example, as arrays by name."""
         raise NotImplementedError
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Returns the report in Markdown."""
         raise NotImplementedError
 
-    def to_html(self):
+    def to_html(self) -> str:
         """Returns the report as a page, which needs no other file."""
         raise NotImplementedError
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Returns the report as JSON, without the single examples."""
         raise NotImplementedError
 
-    def to_csv(self):
+    def to_csv(self) -> str:
         """Returns the report's figures as CSV, a line each."""
         return table.as_csv(self.rows())
 
-    def save(self, folder):
+    def save(self, folder: Path) -> None:
         """Writes `.json`, `.md`, `.csv` and `.html`, and examples as `.npz`.
 
         Args:
@@ -102,7 +106,7 @@ class Report:
             write(path, content)
 
     @classmethod
-    def require_room(cls, folder):
+    def require_room(cls, folder: Path) -> None:
         """Checks that nothing is where the files go but older ones.
 
         Raises:
@@ -139,14 +143,14 @@ class AttackResult:
             be run on such images to the reasons.
     """
 
-    attack: object
+    attack: Callable[..., Any]
     succeeded: np.ndarray
     norm: np.ndarray
     seconds: float
-    not_run: dict = dataclasses.field(default_factory=dict)
+    not_run: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def setting(self):
+    def setting(self) -> str:
         """String, the attack's settings, and what of it was not run."""
         missing = [f"{name}: {why}" for name, why in self.not_run.items()]
         return "; not run: ".join([repr(self.attack), *missing])
@@ -184,8 +188,8 @@ class RobustnessReport(Report):
     """
 
     correct: np.ndarray
-    results: dict
-    findings: tuple = ()
+    results: dict[str, AttackResult]
+    findings: tuple[Finding, ...] = ()
     seed: int = 0
     data: str = ""
     confidence: float = 0.95
@@ -197,17 +201,17 @@ class RobustnessReport(Report):
     NAME = "report"
 
     @property
-    def attacks(self):
+    def attacks(self) -> dict[str, Any]:
         """Dictionary from the name of an attack to the attack."""
         return {name: one.attack for name, one in self.results.items()}
 
     @property
-    def clean_accuracy(self):
+    def clean_accuracy(self) -> float:
         """Float, on the images as they are."""
         return float(self.correct.mean())
 
     @property
-    def robust(self):
+    def robust(self) -> dict[str, np.ndarray]:
         """Dictionary from the name of an attack to who withstands it."""
         return {
             name: self.correct & ~one.succeeded
@@ -215,17 +219,17 @@ class RobustnessReport(Report):
         }
 
     @property
-    def robust_accuracy(self):
+    def robust_accuracy(self) -> dict[str, float]:
         """Dictionary from the name of an attack to the accuracy under it."""
         return {name: float(one.mean()) for name, one in self.robust.items()}
 
     @property
-    def worst_case_accuracy(self):
+    def worst_case_accuracy(self) -> float:
         """Float, the share that withstands every attack."""
         every = np.logical_and.reduce([self.correct, *self.robust.values()])
         return float(every.mean())
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         def row(name, accuracy, result=None):
             low, high = self.interval(accuracy)
             return {
@@ -269,7 +273,7 @@ class RobustnessReport(Report):
             lines += ["signs of masked gradients", *map(str, self.findings)]
         return "\n".join(lines)
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         rows = [
             [
                 row["attack"],
@@ -307,10 +311,10 @@ class RobustnessReport(Report):
             )
         return "\n".join(parts)
 
-    def to_html(self):
+    def to_html(self) -> str:
         return page.of_report(self)
 
-    def to_json(self):
+    def to_json(self) -> str:
         return json.dumps(
             {
                 "num_examples": self.num_examples,
@@ -339,7 +343,7 @@ class RobustnessReport(Report):
             indent=2,
         )
 
-    def arrays(self):
+    def arrays(self) -> dict[str, np.ndarray]:
         found = {"correct": self.correct}
         for name, result in self.results.items():
             found[f"{name}/succeeded"] = result.succeeded

@@ -3,6 +3,10 @@
 import dataclasses
 import inspect
 import os
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +21,7 @@ from atent_keras.evaluation.batches import batches
 from atent_keras.evaluation.batches import count
 from atent_keras.evaluation.case import Case
 from atent_keras.evaluation.description import describe
+from atent_keras.evaluation.masking import Finding
 from atent_keras.evaluation.masking import MaskingChecks
 from atent_keras.evaluation.pictures import Pictures
 from atent_keras.evaluation.precision import tensor_float_32
@@ -29,23 +34,26 @@ from atent_keras.evaluation.saved_model import load_classifier
 from atent_keras.evaluation.target import Target
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import is_finite
+from atent_keras.types import Classifier
+from atent_keras.types import Data
+from atent_keras.types import Path
 from atent_keras.version import __version__
 
 
 def evaluate_robustness(
-    model,
-    data,
-    attacks,
-    seed=0,
+    model: Classifier | Path,
+    data: Data,
+    attacks: Mapping[str, Callable[..., Any]],
+    seed: int = 0,
     *,
-    folder=None,
-    checks=MaskingChecks(),
-    confidence=0.95,
-    batch_size=None,
-    allow_tf32=False,
-    class_names=None,
-    verbose=1,
-):
+    folder: Path | None = None,
+    checks: MaskingChecks | None = MaskingChecks(),
+    confidence: float = 0.95,
+    batch_size: int | None = None,
+    allow_tf32: bool = False,
+    class_names: Sequence[str] | None = None,
+    verbose: int = 1,
+) -> RobustnessReport:
     """Measures a network's accuracy, clean and under each of several attacks.
 
     ```python
@@ -152,7 +160,7 @@ def evaluate_robustness(
                 f"`data` must not be empty. Received: data={data!r}{left_out}"
             )
         results.finish(num_examples=walk.num_examples)
-        findings = ()
+        findings: tuple[Finding, ...] = ()
         if checks is not None:
             findings = checks.run(walk.case(), results.once, verbose)
         report = RobustnessReport(

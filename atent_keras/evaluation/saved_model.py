@@ -5,10 +5,12 @@ import pathlib
 
 import tensorflow as tf
 
+from atent_keras.types import Path
+
 NAMES = ("logits", "serving_default")  # that are tried first
 
 
-def load_classifier(path, signature=None):
+def load_classifier(path: Path, signature: str | None = None) -> tf.Module:
     """Loads a SavedModel as a function from images to logits.
 
     It takes the signature `logits`, which `atent_keras.export_classifier`

@@ -19,6 +19,10 @@ from atent_keras.evaluation.intervals import lower_bound
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import is_finite
 from atent_keras.threat_models import require_number
+from atent_keras.types import Array
+from atent_keras.types import Bounds
+from atent_keras.types import Classifier
+from atent_keras.types import Shape
 
 # The answer where the samples do not decide.
 ABSTAIN = -1
@@ -96,10 +100,10 @@ class SmoothedClassifier:
       randomized smoothing", ICML 2019, https://arxiv.org/abs/1902.02918.
     """
 
-    model: object
+    model: Classifier
     sigma: float
     _: dataclasses.KW_ONLY
-    bounds: tuple | None = (0.0, 1.0)
+    bounds: Bounds = (0.0, 1.0)
     batch_size: int = 1000
 
     def __post_init__(self):
@@ -113,7 +117,14 @@ class SmoothedClassifier:
         object.__setattr__(self, "sigma", float(self.sigma))
         object.__setattr__(self, "bounds", L2(0.0, self.bounds).bounds)
 
-    def predict(self, x, num_samples=1000, alpha=0.001, seed=None, first=0):
+    def predict(
+        self,
+        x: Array,
+        num_samples: int = 1000,
+        alpha: float = 0.001,
+        seed: int | None = None,
+        first: int | Array = 0,
+    ) -> np.ndarray:
         """Returns the smoothed classifier's answers.
 
         ```python
@@ -152,13 +163,13 @@ class SmoothedClassifier:
 
     def certify(
         self,
-        x,
-        num_samples=10_000,
-        selection_samples=100,
-        alpha=0.001,
-        seed=None,
-        first=0,
-    ):
+        x: Array,
+        num_samples: int = 10_000,
+        selection_samples: int = 100,
+        alpha: float = 0.001,
+        seed: int | None = None,
+        first: int | Array = 0,
+    ) -> Certificates:
         """Returns the answers with the radii within which they can't change.
 
         Args:
@@ -207,7 +218,13 @@ class SmoothedClassifier:
         radii = self.sigma * stats.norm.ppf(np.where(certain, bounds, 0.5))
         return Certificates(np.where(certain, classes, ABSTAIN), radii)
 
-    def count(self, x, num_samples=1000, seed=None, first=0):
+    def count(
+        self,
+        x: Array,
+        num_samples: int = 1000,
+        seed: int | None = None,
+        first: int | Array = 0,
+    ) -> np.ndarray:
         """Returns how often the network gives each class under noise.
 
         Args:
@@ -244,7 +261,7 @@ class SmoothedClassifier:
             counts.append(found)
         return np.stack(counts)
 
-    def num_classes(self, shape):
+    def num_classes(self, shape: Shape) -> int:
         """Returns the number of classes of images of a shape `(n, ...)`.
 
         Raises:
@@ -302,7 +319,7 @@ class SmoothedClassifier:
         )[1:]
 
     @property
-    def run_eagerly(self):
+    def run_eagerly(self) -> bool:
         """Whether the network runs without a graph, as Keras calls it."""
         return getattr(self.model, "run_eagerly", False)
 

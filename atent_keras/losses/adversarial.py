@@ -9,9 +9,16 @@ from atent_keras import base_losses
 from atent_keras import checks
 from atent_keras import presets
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.attack import Attack
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
+from atent_keras.losses.network import Network
 from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.losses.step import Batch
+from atent_keras.types import Array
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
+from atent_keras.types import State
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -70,14 +77,14 @@ class AdversarialLoss(RobustLoss):
 
     def __init__(
         self,
-        loss,
-        attack,
-        attack_training=False,
-        radius_schedule=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-    ):
+        loss: Loss,
+        attack: Attack,
+        attack_training: bool = False,
+        radius_schedule: Schedule | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(loss, attack, radius_schedule, reduction, name, dtype)
         checks.require_flag(attack_training=attack_training)
         if attack_training and not inner_attack.steps_by_gradient(attack):
@@ -90,7 +97,14 @@ class AdversarialLoss(RobustLoss):
 
     attack_training = property(operator.attrgetter("_attack_training"))
 
-    def points(self, network, state, batch, attack, seed):
+    def points(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], State]:
         x, y = batch.x, batch.y
         loss = self.loss if attack.loss is None else attack.loss
         if not inner_attack.steps_by_gradient(attack):
@@ -117,7 +131,9 @@ class AdversarialLoss(RobustLoss):
         )
         return [x_adv], state
 
-    def check(self, model, x, y):
+    def check(
+        self, model: keras.Model, x: Array, y: Array
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = super().check(model, x, y)
         if not inner_attack.steps_by_gradient(self.attack):
             y, *_ = self.attack._admit(model, x, y)

@@ -4,15 +4,23 @@ import numbers
 import operator
 
 import keras
+import tensorflow as tf
 
 from atent_keras import checks
 from atent_keras import presets
 from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.attack import Attack
 from atent_keras.losses.chain import climb
 from atent_keras.losses.chain import climb_and_average
+from atent_keras.losses.network import Network
 from atent_keras.losses.robust_loss import RobustLoss
+from atent_keras.losses.step import Batch
+from atent_keras.losses.step import Step
 from atent_keras.threat_models import is_finite
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
+from atent_keras.types import State
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -92,16 +100,16 @@ class ATENTRegularizedLoss(RobustLoss):
 
     def __init__(
         self,
-        loss,
-        sampler,
-        alpha=0.9,
-        loss_iterates=None,
-        chain_training=True,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-        radius_schedule=None,  # last, since it came last
-    ):
+        loss: Loss,
+        sampler: SGLD,
+        alpha: float = 0.9,
+        loss_iterates: int | None = None,
+        chain_training: bool = True,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+        radius_schedule: Schedule | None = None,  # last, since it came last
+    ) -> None:
         if not isinstance(sampler, SGLD):
             raise TypeError(
                 "`sampler` must be an `atent_keras.attacks.SGLD`. Received: "
@@ -132,11 +140,18 @@ class ATENTRegularizedLoss(RobustLoss):
     loss_iterates = property(operator.attrgetter("_loss_iterates"))
     chain_training = property(operator.attrgetter("_chain_training"))
 
-    def shares(self, count):
+    def shares(self, count: int) -> list[float]:
         weights = [self.alpha * (1 - self.alpha) ** k for k in range(count)]
         return weights[::-1]
 
-    def find_and_learn(self, network, state, batch, attack, seed):
+    def find_and_learn(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[Step, State]:
         noise = noise_lib.normal_noise(seed, batch.x)
         x_adv, state = self._burn_in(network, state, batch, attack, noise)
         return climb_and_average(
@@ -154,7 +169,14 @@ class ATENTRegularizedLoss(RobustLoss):
             ),
         )
 
-    def points(self, network, state, batch, attack, seed):
+    def points(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], State]:
         noise = noise_lib.normal_noise(seed, batch.x)
         x_adv, state = self._burn_in(network, state, batch, attack, noise)
         points = [x_adv]

@@ -8,10 +8,13 @@ from atent_keras.attacks import FGSM
 from atent_keras.attacks import PGD
 from atent_keras.attacks import SGLD
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.attack import Attack
 from atent_keras.losses import inner_attack
 from atent_keras.losses.chain import climb
 from atent_keras.losses.robust_loss import RobustLoss
 from atent_keras.threat_models import require_number
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
 
 # The standard deviation of the start, in units of the images' range: at the
 # clean image itself, a divergence from it has no gradient.
@@ -31,20 +34,20 @@ class DivergenceLoss(RobustLoss):
             them; `loss` is a cross-entropy of classes, from logits.
     """
 
-    arguments = ("attack", "beta", "loss", "radius_schedule")
+    arguments: tuple[str, ...] = ("attack", "beta", "loss", "radius_schedule")
 
     settles_its_loss = True  # no advice to take another one
 
     def __init__(
         self,
-        attack,
-        beta,
-        loss=None,
-        radius_schedule=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-    ):
+        attack: Attack,
+        beta: float,
+        loss: Loss | None = None,
+        radius_schedule: Schedule | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         super().__init__(loss, attack, radius_schedule, reduction, name, dtype)

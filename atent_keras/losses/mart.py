@@ -5,8 +5,14 @@ import tensorflow as tf
 
 from atent_keras import margins
 from atent_keras import presets
+from atent_keras.attacks.attack import Attack
 from atent_keras.losses.divergence_loss import DivergenceLoss
+from atent_keras.losses.network import Network
+from atent_keras.losses.step import Batch
 from atent_keras.losses.step import Losses
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
+from atent_keras.types import State
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -59,19 +65,26 @@ class MARTLoss(DivergenceLoss):
 
     def __init__(
         self,
-        attack,
-        beta=5.0,
-        loss=None,
-        radius_schedule=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-    ):
+        attack: Attack,
+        beta: float = 5.0,
+        loss: Loss | None = None,
+        radius_schedule: Schedule | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(
             attack, beta, loss, radius_schedule, reduction, name, dtype
         )
 
-    def points(self, network, state, batch, attack, seed):
+    def points(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], State]:
         return self._climb(
             network,
             state,
@@ -81,7 +94,9 @@ class MARTLoss(DivergenceLoss):
             lambda y_pred: self.call(batch.y, y_pred),
         )
 
-    def losses(self, network, state, x_adv, batch):
+    def losses(
+        self, network: Network, state: State, x_adv: tf.Tensor, batch: Batch
+    ) -> Losses:
         clean = network(batch.x, state, training=True)
         adversarial = network(x_adv, clean.state, training=True)
         y_pred = adversarial.y_pred

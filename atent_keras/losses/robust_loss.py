@@ -1,9 +1,11 @@
 """What every robust loss has: checks, noise, replicas, state, one step."""
 
 import operator
+from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import Self
 
 from atent_keras import base_losses
 from atent_keras import checks
@@ -12,6 +14,7 @@ from atent_keras import presets
 from atent_keras import version
 from atent_keras.attacks import PGD
 from atent_keras.attacks import noise as noise_lib
+from atent_keras.attacks.attack import Attack
 from atent_keras.losses import inner_attack
 from atent_keras.losses import outside
 from atent_keras.losses import radius
@@ -23,6 +26,11 @@ from atent_keras.losses.reduction import share_of_replica
 from atent_keras.losses.step import Batch
 from atent_keras.losses.step import Losses
 from atent_keras.losses.step import Step
+from atent_keras.threat_models import ThreatModel
+from atent_keras.types import Array
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
+from atent_keras.types import State
 
 
 class RobustLoss(keras.losses.Loss):
@@ -62,22 +70,22 @@ class RobustLoss(keras.losses.Loss):
     """
 
     # Names of the arguments, for configurations and `repr`.
-    arguments = ("loss", "attack", "radius_schedule")
+    arguments: tuple[str, ...] = ("loss", "attack", "radius_schedule")
     # Published settings by name, of an attack of this kind.
-    presets = {}
-    preset_attack = PGD
+    presets: dict[str, Any] = {}
+    preset_attack: type[Attack] = PGD
     # Whether `loss` is a robust loss itself.
     around_robust = False
 
     def __init__(
         self,
-        loss,
-        attack,
-        radius_schedule=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-    ):
+        loss: Loss,
+        attack: Attack,
+        radius_schedule: Schedule | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         inner_attack.require_single(attack)
         if self.reduction in (None, "none"):
@@ -108,12 +116,14 @@ class RobustLoss(keras.losses.Loss):
     radius_schedule = property(operator.attrgetter("_radius_schedule"))
 
     @property
-    def threat_model(self):
+    def threat_model(self) -> ThreatModel:
         """Where the points may be."""
         return self.attack.threat_model
 
     @classmethod
-    def from_preset(cls, name, loss=None, **overrides):
+    def from_preset(
+        cls, name: str, loss: Loss | None = None, **overrides: Any
+    ) -> Self:
         """Returns the loss with its authors' settings for a data set.
 
         Args:
@@ -150,7 +160,14 @@ class RobustLoss(keras.losses.Loss):
                 f"{', '.join(overrides)}"
             ) from error
 
-    def points(self, network, state, batch, attack, seed):
+    def points(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], State]:
         """Finds the points to learn from.
 
         Args:
@@ -166,26 +183,32 @@ class RobustLoss(keras.losses.Loss):
         """
         raise NotImplementedError
 
-    def losses(self, network, state, x_adv, batch):
+    def losses(
+        self, network: Network, state: State, x_adv: tf.Tensor, batch: Batch
+    ) -> Losses:
         """Returns the `Losses` at one set of points: here the base loss."""
         one = network(x_adv, state, training=True)
         values = self.call(batch.y, one.y_pred)
         return Losses(values, one.y_pred, one.state, one.penalties)
 
-    def shares(self, count):
+    def shares(self, count: int) -> list[float]:
         """Returns what each of so many sets of points counts."""
         return [1.0] * count
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Array, y_pred: Array) -> tf.Tensor:
         losses = base_losses.per_example(self.loss, y_true, y_pred)
         return tf.cast(losses, self.dtype)
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Array, y_pred: Array, sample_weight: Array | None = None
+    ) -> tf.Tensor:
         outside.warn(self)
         weights = counting_weights(self, y_true, sample_weight)
         return super().__call__(y_true, y_pred, weights)
 
-    def check(self, model, x, y):
+    def check(
+        self, model: keras.Model, x: Array, y: Array
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns images and labels, checked against model and loss.
 
         Raises:
@@ -194,8 +217,14 @@ class RobustLoss(keras.losses.Loss):
         return checks.batch(model, self, self.threat_model, x, y)
 
     def value_and_gradients(
-        self, model, x, y, sample_weight=None, seed=None, loss_weight=1.0
-    ):
+        self,
+        model: keras.Model,
+        x: Array,
+        y: Array,
+        sample_weight: Array | None = None,
+        seed: int | Array | None = None,
+        loss_weight: float = 1.0,
+    ) -> Step:
         """Returns the robust loss and its gradients, for one batch.
 
         The network's non-trainable state (BatchNorm's statistics, the seeds
@@ -235,12 +264,12 @@ class RobustLoss(keras.losses.Loss):
             self.radius_schedule, getattr(model, "optimizer", None), self.attack
         )
 
-        def step(part, weights, state, batch):
+        def on_one(part, weights, state, batch):
             return self._step(part, model, weights, state, batch, attack, seed)
 
         step, state = distribution.on_replica(
             model,
-            step,
+            on_one,
             [tf.convert_to_tensor(v) for v in model.trainable_variables],
             [tf.convert_to_tensor(v) for v in model.non_trainable_variables],
             Batch(x, y, sample_weight, loss_weight),
@@ -258,7 +287,14 @@ class RobustLoss(keras.losses.Loss):
 
         return part(whole)(weights, state, batch)
 
-    def find_and_learn(self, network, state, batch, attack, seed):
+    def find_and_learn(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[Step, State]:
         """Finds the points and learns from them; see `points`.
 
         Returns:
@@ -267,7 +303,14 @@ class RobustLoss(keras.losses.Loss):
         points, state = self.points(network, state, batch, attack, seed)
         return self.learn(network, state, points, batch)
 
-    def learn(self, network, state, points, batch, penalized=True):
+    def learn(
+        self,
+        network: Network,
+        state: State,
+        points: list[tf.Tensor],
+        batch: Batch,
+        penalized: bool = True,
+    ) -> tuple[Step, State]:
         """Returns the loss at given points, and its gradients by weights.
 
         Args:
@@ -310,7 +353,7 @@ class RobustLoss(keras.losses.Loss):
         ]
         return Step(loss, gradients, x_adv, losses.y_pred), losses.state
 
-    def mean(self, values, batch):
+    def mean(self, values: tf.Tensor, batch: Batch) -> tf.Tensor:
         """Reduces one value per example to the batch's loss, a scalar."""
         weights = counting_weights(self, batch.y, batch.sample_weight)
         reduced = self._reduce(values, values, weights)
@@ -319,7 +362,7 @@ class RobustLoss(keras.losses.Loss):
             weight = tf.cast(weight, reduced.dtype)
         return reduced * weight
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "version": version.__version__}
         config["dtype"] = self.dtype
         for name in self.arguments:
@@ -330,7 +373,7 @@ class RobustLoss(keras.losses.Loss):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         written_by = config.pop("version", "0.1.0")
         try:

@@ -18,7 +18,7 @@ class Step(NamedTuple):
     """
 
     loss: tf.Tensor
-    gradients: list
+    gradients: list[tf.Tensor | None]
     x_adv: tf.Tensor
     y_pred: tf.Tensor
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
     x: tf.Tensor
     y: tf.Tensor
-    sample_weight: tf.Tensor
+    sample_weight: tf.Tensor | None
     weight: float
 
 

@@ -7,10 +7,16 @@ import keras
 import tensorflow as tf
 
 from atent_keras import presets
+from atent_keras.attacks.attack import Attack
 from atent_keras.attacks.attack import replaced
 from atent_keras.losses.divergence_loss import DivergenceLoss
+from atent_keras.losses.network import Network
+from atent_keras.losses.step import Batch
 from atent_keras.losses.step import Losses
 from atent_keras.threat_models import L2
+from atent_keras.types import Loss
+from atent_keras.types import Schedule
+from atent_keras.types import State
 
 
 @keras.saving.register_keras_serializable("atent_keras")
@@ -65,15 +71,15 @@ class TRADESLoss(DivergenceLoss):
 
     def __init__(
         self,
-        attack,
-        beta=6.0,
-        loss=None,
-        clean_passes=1,
-        radius_schedule=None,
-        reduction="sum_over_batch_size",
-        name=None,
-        dtype=None,
-    ):
+        attack: Attack,
+        beta: float = 6.0,
+        loss: Loss | None = None,
+        clean_passes: int = 1,
+        radius_schedule: Schedule | None = None,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
         super().__init__(
             attack, beta, loss, radius_schedule, reduction, name, dtype
         )
@@ -87,7 +93,14 @@ class TRADESLoss(DivergenceLoss):
 
     clean_passes = property(operator.attrgetter("_clean_passes"))
 
-    def points(self, network, state, batch, attack, seed):
+    def points(
+        self,
+        network: Network,
+        state: State,
+        batch: Batch,
+        attack: Attack,
+        seed: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], State]:
         threat_model = attack.threat_model
         if isinstance(threat_model, L2):
             attack = replaced(attack, threat_model=_BoxFirst.of(threat_model))
@@ -101,7 +114,9 @@ class TRADESLoss(DivergenceLoss):
             lambda y_pred: divergence(clean, tf.cast(y_pred, clean.dtype)),
         )
 
-    def losses(self, network, state, x_adv, batch):
+    def losses(
+        self, network: Network, state: State, x_adv: tf.Tensor, batch: Batch
+    ) -> Losses:
         clean = network(batch.x, state, training=True)
         adversarial = network(x_adv, clean.state, training=True)
         again, state = clean, adversarial.state

@@ -1,9 +1,11 @@
 """AWP: any robust loss, at weights that were made worse first."""
 
 import operator
+from typing import Any
 
 import keras
 import tensorflow as tf
+from typing_extensions import Self
 
 from atent_keras import checks
 from atent_keras import distribution
@@ -14,6 +16,8 @@ from atent_keras.losses.robust_loss import RobustLoss
 from atent_keras.losses.trades import TRADESLoss
 from atent_keras.threat_models import L2
 from atent_keras.threat_models import require_number
+from atent_keras.types import Array
+from atent_keras.types import Loss
 
 # Whose norms are safe at zero, and where squares would underflow.
 _BALL = L2(0.0)
@@ -66,7 +70,13 @@ class AdversarialWeightPerturbation(RobustLoss):
     arguments = ("loss", "gamma", "warmup_steps")
     around_robust = True
 
-    def __init__(self, loss, gamma, warmup_steps=0, name=None):
+    def __init__(
+        self,
+        loss: RobustLoss,
+        gamma: float,
+        warmup_steps: int = 0,
+        name: str | None = None,
+    ) -> None:
         if not isinstance(loss, RobustLoss) or isinstance(
             loss, AdversarialWeightPerturbation
         ):
@@ -92,7 +102,9 @@ class AdversarialWeightPerturbation(RobustLoss):
     warmup_steps = property(operator.attrgetter("_warmup_steps"))
 
     @classmethod
-    def from_preset(cls, name, loss=None, **overrides):
+    def from_preset(
+        cls, name: str, loss: Loss | None = None, **overrides: Any
+    ) -> Self:
         """Returns a perturbed loss with the authors' settings.
 
         Args:
@@ -108,17 +120,23 @@ class AdversarialWeightPerturbation(RobustLoss):
         """
         presets.require(presets.PERTURBED, name)
         method, gamma, preset = presets.PERTURBED[name]
-        kind = {"adversarial": AdversarialLoss, "trades": TRADESLoss}[method]
-        settings = {"gamma": gamma, "warmup_steps": 0}
+        kinds: dict[str, type[RobustLoss]] = {
+            "adversarial": AdversarialLoss,
+            "trades": TRADESLoss,
+        }
+        kind = kinds[method]
+        settings: dict[str, Any] = {"gamma": gamma, "warmup_steps": 0}
         for key in settings.keys() & overrides.keys():
             settings[key] = overrides.pop(key)
         inner = kind._published({name: preset}, name, loss, overrides)
         return cls(inner, **settings)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Array, y_pred: Array) -> tf.Tensor:
         return self.loss.call(y_true, y_pred)
 
-    def check(self, model, x, y):
+    def check(
+        self, model: keras.Model, x: Array, y: Array
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         x, y = self.loss.check(model, x, y)
         weights = model.trainable_variables
         if not any(len(weight.shape) > 1 for weight in weights):
@@ -151,7 +169,7 @@ class AdversarialWeightPerturbation(RobustLoss):
         ]
         return part(learn)(perturbed, state, points, batch)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         # Those of the loss around which it is.
         for name in ("reduction", "dtype"):

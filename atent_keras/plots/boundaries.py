@@ -1,5 +1,7 @@
 """Where networks draw the line between two classes of points."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,6 +9,9 @@ from atent_keras import checks
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
 from atent_keras.threat_models import ThreatModel
+from atent_keras.types import Array
+from atent_keras.types import Classifier
+from atent_keras.types import Figure
 
 # Directions all around, the diagonals among them: from a corner to itself.
 _ANGLES = np.pi / 4 + np.linspace(0, 2 * np.pi, 65)
@@ -19,7 +24,14 @@ _PANEL = 3.4  # inches, the longer side
 _LONGEST = 4  # times the shorter side
 
 
-def decision_boundaries(models, x, y, *, threat_model=None, resolution=200):
+def decision_boundaries(
+    models: Mapping[str, Classifier],
+    x: Array,
+    y: Array,
+    *,
+    threat_model: ThreatModel | None = None,
+    resolution: int = 200,
+) -> Figure:
     """Draws the classes that networks give to the points of a plane.
 
     There is a panel for each network, with its regions, the boundary between
@@ -67,7 +79,7 @@ def decision_boundaries(models, x, y, *, threat_model=None, resolution=200):
     checks.require_count(2, resolution=resolution)
     pyplot = canvas.pyplot()
     view = _view(x.numpy(), threat_model)
-    ticks = np.linspace(*view, resolution, axis=1)
+    ticks = np.linspace(view[0], view[1], resolution, axis=1)
     leads = {
         name: _leads(name, model, ticks, x, y, threat_model)
         for name, model in models.items()

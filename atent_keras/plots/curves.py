@@ -1,6 +1,7 @@
 """Accuracy over the radius, of several models."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -9,9 +10,12 @@ from atent_keras.evaluation.report import RobustnessReport
 from atent_keras.plots import canvas
 from atent_keras.threat_models import LARGEST
 from atent_keras.threat_models import is_finite
+from atent_keras.types import Figure
 
 
-def robust_accuracy_curves(reports, *, trained_at=None):
+def robust_accuracy_curves(
+    reports: Mapping[str, RobustnessReport], *, trained_at: float | None = None
+) -> Figure:
     """Draws accuracy under attack over the radius of the ball.
 
     ```python
@@ -94,7 +98,9 @@ def robust_accuracy_curves(reports, *, trained_at=None):
     return _finish(figure, axis, max(furthest, trained_at or 0), reports)
 
 
-def certified_accuracy_curves(reports):
+def certified_accuracy_curves(
+    reports: Mapping[str, CertificationReport],
+) -> Figure:
     """Draws certified accuracy over the l_2 radius.
 
     ```python

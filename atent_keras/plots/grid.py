@@ -1,5 +1,7 @@
 """Images, what an attack made of them, and what the network says of both."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from atent_keras import checks
@@ -7,6 +9,10 @@ from atent_keras.evaluation.target import probabilities
 from atent_keras.plots import answers
 from atent_keras.plots import canvas
 from atent_keras.threat_models import Linf
+from atent_keras.types import Array
+from atent_keras.types import Bounds
+from atent_keras.types import Classifier
+from atent_keras.types import Figure
 
 # As many as a page takes.
 _MOST = 20
@@ -14,8 +20,14 @@ _IMAGE = 1.25  # inches, the longer side
 
 
 def adversarial_images(
-    model, x, x_adv, y, *, class_names=None, bounds=(0.0, 1.0)
-):
+    model: Classifier,
+    x: Array,
+    x_adv: Array,
+    y: Array,
+    *,
+    class_names: Sequence[str] | None = None,
+    bounds: Bounds = (0.0, 1.0),
+) -> Figure:
     """Draws clean images, adversarial ones, and how they differ.
 
     Each image has its column, and above it the network's answer with its

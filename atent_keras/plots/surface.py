@@ -18,6 +18,10 @@ from atent_keras.plots import canvas
 from atent_keras.threat_models import ThreatModel
 from atent_keras.threat_models import per_example
 from atent_keras.threat_models import require_number
+from atent_keras.types import Array
+from atent_keras.types import Classifier
+from atent_keras.types import Figure
+from atent_keras.types import Loss
 
 _LEVELS = 20
 _PANEL = 4.4  # inches
@@ -42,16 +46,16 @@ class Surface(NamedTuple):
 
 
 def loss_surface(
-    model,
-    x,
-    y,
+    model: Classifier,
+    x: Array,
+    y: Array,
     *,
-    threat_model,
-    loss=None,
-    seed=0,
-    extent=1.75,
-    resolution=41,
-):
+    threat_model: ThreatModel,
+    loss: Loss | None = None,
+    seed: int = 0,
+    extent: float = 1.75,
+    resolution: int = 41,
+) -> Figure:
     """Draws a network's loss in a plane around one image.
 
     ```python
