@@ -87,14 +87,25 @@ for finding in report.findings:
 # - **more effort** is silent: more steps of the same climb in a flat land find
 #   nothing, either. One silent check proves nothing.
 #
-# The picture of it: the loss around one image, along the gradient and along a
-# random direction. On the left, the plain network's, which rises smoothly towards
-# the edge of the ball; on the right, the other's, a plain of zero with a cliff.
+# The picture of the third sign: accuracy under PGD over the radius. The plain
+# network's comes down, as it must. The other's stays up, to where nothing of the
+# image is left.
 
 # %%
-x, y = x_test[0], y_test[0]
-for model in (plain, sure):
-    figure = ak.plots.loss_surface(model, x, y, threat_model=threat_model)
+growing = {
+    f"PGD-20 at {epsilon:g}": ak.attacks.PGD(
+        ak.threat_models.Linf(epsilon), num_steps=20
+    )
+    for epsilon in (0.1, 0.2, 0.4, 1.0)
+}
+figure = ak.plots.robust_accuracy_curves(
+    {
+        name: ak.evaluate_robustness(
+            model, data, growing, checks=None, verbose=0
+        )
+        for name, model in {"plain": plain, "sure": sure}.items()
+    }
+)
 
 # %% [markdown]
 # ## What stronger attacks say
