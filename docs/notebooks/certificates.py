@@ -4,8 +4,8 @@
 # An attack that fails proves nothing; a certificate does. In this notebook you
 # certify, by randomized smoothing, that no perturbation within a radius changes
 # an answer, read the curve of certified accuracy, and see that a network must
-# have met noise in training. It runs within a minute on two cores; its last line
-# says how long it took here.
+# have met noise in training. It runs within a minute on two cores; its last
+# line says how long it took here.
 
 # %% tags=["remove_output"]
 import time
@@ -19,8 +19,9 @@ start = time.perf_counter()
 # %% [markdown]
 # ## Two networks
 #
-# One trained on scikit-learn's handwritten digits as they are, one with Gaussian
-# noise on them: `keras.layers.GaussianNoise`, which is active in training alone.
+# One trained on scikit-learn's handwritten digits as they are, one with
+# Gaussian noise on them: `keras.layers.GaussianNoise`, which is active in
+# training alone.
 
 # %%
 SIGMA = 0.25
@@ -65,8 +66,8 @@ print(f"truth: {y_test[:10]}")
 #
 # If a class is given with probability p above one half, no perturbation shorter
 # than sigma times the normal quantile of p can change the answer, whoever looks
-# for it. `certify` bounds p from below by many samples, so that each certificate
-# is wrong with probability `alpha` at most.
+# for it. `certify` bounds p from below by many samples, so that each
+# certificate is wrong with probability `alpha` at most.
 
 # %%
 classes, radii = smoothed["with noise"].certify(x_test[:5], seed=0)
@@ -106,9 +107,9 @@ for name, report in reports.items():
 # %% [markdown]
 # ## What it costs, and what it says
 #
-# The samples set a limit: the largest radius that so many can prove, when all of
-# them agree, however good the network is. More noise reaches further, and costs
-# accuracy at small radii; try another `SIGMA`.
+# The samples set a limit: the largest radius that so many can prove, when all
+# of them agree, however good the network is. More noise reaches further, and
+# costs accuracy at small radii; try another `SIGMA`.
 #
 # The certificate is of the smoothed classifier, not of the network inside, so
 # serve the former: `predict` draws the samples anew for every image.

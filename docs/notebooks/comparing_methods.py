@@ -2,10 +2,10 @@
 # # Comparing methods
 #
 # In this notebook you train one network plainly, by PGD training, TRADES, MART,
-# ATENT and ATENT with weight perturbation, each on the same budget, and judge all
-# of them alike. You learn to put robust losses into each other's place, to make a
-# comparison fair, and to read intervals that overlap. It runs within a minute or
-# so on two cores; its last line says how long it took here.
+# ATENT and ATENT with weight perturbation, each on the same budget, and judge
+# all of them alike. You learn to put robust losses into each other's place, to
+# make a comparison fair, and to read intervals that overlap. It runs within a
+# minute or so on two cores; its last line says how long it took here.
 
 # %% tags=["remove_output"]
 import time
@@ -35,11 +35,11 @@ atent = ak.ATENTRegularizedLoss(cross_entropy, sampler, loss_iterates=2)
 # %% [markdown]
 # ## One budget
 #
-# Methods differ in what a step costs, so that equal numbers of epochs favour the
-# expensive ones. [Methods](../methods.md#what-they-cost) counts the passes of a
-# training step, K being the steps of the attack: forward, back to the images (or
-# the first layer), and gradients by weights. Each method gets as many epochs as
-# the budget pays for.
+# Methods differ in what a step costs, so that equal numbers of epochs favour
+# the expensive ones. [Methods](../methods.md#what-they-cost) counts the passes
+# of a training step, K being the steps of the attack: forward, back to the
+# images (or the first layer), and gradients by weights. Each method gets as
+# many epochs as the budget pays for.
 
 # %%
 K = STEPS
@@ -112,9 +112,9 @@ print(comparison)
 
 # %% [markdown]
 # The same as a picture: open circles are clean accuracies, dots the worst case,
-# each with its interval of 95 %. Plain training is far to the left of all others
-# in the worst case. Among the robust methods, see which intervals overlap before
-# you see an order.
+# each with its interval of 95 %. Plain training is far to the left of all
+# others in the worst case. Among the robust methods, see which intervals
+# overlap before you see an order.
 
 # %%
 figure, axis = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
@@ -139,11 +139,11 @@ axis.grid(axis="x", color="0.9")
 # %% [markdown]
 # ## Reading intervals
 #
-# An interval says how far the accuracy on *all* such images may lie from that on
-# these. Where two intervals do not overlap, the networks differ. Where they do,
-# the matter is open, and since both networks saw the same images, there is a
-# sharper look: the images on which just one of them fell. If the networks were
-# equally good, each of these images would be a toss of a coin.
+# An interval says how far the accuracy on *all* such images may lie from that
+# on these. Where two intervals do not overlap, the networks differ. Where they
+# do, the matter is open, and since both networks saw the same images, there is
+# a sharper look: the images on which just one of them fell. If the networks
+# were equally good, each of these images would be a toss of a coin.
 
 # %%
 standing = {

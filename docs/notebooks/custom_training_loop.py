@@ -21,9 +21,10 @@ start = time.perf_counter()
 # %% [markdown]
 # ## The loop
 #
-# `value_and_gradients` finds the points and gives the loss, the gradients in the
-# order of `trainable_variables`, the points and the network's answers there. It
-# moves BatchNormalization's statistics, and leaves the weights to you.
+# `value_and_gradients` finds the points and gives the loss, the gradients in
+# the order of `trainable_variables`, the points and the network's answers
+# there. It moves BatchNormalization's statistics, and leaves the weights to
+# you.
 
 # %%
 (x_train, y_train), (x_test, y_test) = ak.datasets.digits()
@@ -111,11 +112,11 @@ losses["ATENT, growing radius + AWP"] = ak.AdversarialWeightPerturbation(
 # %% [markdown]
 # ## A method of your own
 #
-# A subclass of `ak.losses.RobustLoss` says where it looks (`points`) and what it
-# minimizes there (`losses`); checks, noise, state and mixed precision come with
-# it. This is PGD training with the clean images mixed in. `network(x, state,
-# training)` is a pure function: it returns the outputs `y_pred`, the new `state`
-# and the regularization losses, and changes no variable.
+# A subclass of `ak.losses.RobustLoss` says where it looks (`points`) and what
+# it minimizes there (`losses`); checks, noise, state and mixed precision come
+# with it. This is PGD training with the clean images mixed in. `network(x,
+# state, training)` is a pure function: it returns the outputs `y_pred`, the new
+# `state` and the regularization losses, and changes no variable.
 
 
 # %%
@@ -133,9 +134,9 @@ losses["HalfClean"] = HalfClean(cross_entropy, inner)
 # %% [markdown]
 # ## All of them
 #
-# The losses are of different quantities, so that their heights can't be compared:
-# see that each falls. The one whose radius grows falls while its task gets
-# harder. The accuracies can be compared, and after so few epochs they say
+# The losses are of different quantities, so that their heights can't be
+# compared: see that each falls. The one whose radius grows falls while its task
+# gets harder. The accuracies can be compared, and after so few epochs they say
 # little of the methods; [Comparing methods](comparing_methods.py) does better.
 
 # %%
@@ -153,11 +154,11 @@ legend = axis.legend(frameon=False)
 # Everything above is also a loss of `fit`: `ak.RobustModel(inputs, outputs)`,
 # `compile`, `fit`, with callbacks, metrics and files.
 #
-# A loop under `tf.distribute` calls the step by `strategy.run`. On each replica,
-# `loss` and `gradients` are its share of the global batch's, so that gradients
-# are to be summed, which Keras's optimizers do, and losses as well. `fit` does
-# all of that; [Many devices](../distributed.md) says what a batch, noise and
-# BatchNormalization mean there.
+# A loop under `tf.distribute` calls the step by `strategy.run`. On each
+# replica, `loss` and `gradients` are its share of the global batch's, so that
+# gradients are to be summed, which Keras's optimizers do, and losses as well.
+# `fit` does all of that; [Many devices](../distributed.md) says what a batch,
+# noise and BatchNormalization mean there.
 #
 # ## Where to go on
 #

@@ -30,9 +30,10 @@ plain.compile("adam", cross_entropy, metrics=["accuracy"])
 history = plain.fit(x_train, y_train, batch_size=64, epochs=8, verbose=0)
 
 # %% [markdown]
-# Then the same network with its logits multiplied by 10,000. Its answers are the
-# same for every image, so it is exactly as robust as before. But its softmax is
-# so sure that the loss is zero in float32, and so is the loss's gradient.
+# Then the same network with its logits multiplied by 10,000. Its answers are
+# the same for every image, so it is exactly as robust as before. But its
+# softmax is so sure that the loss is zero in float32, and so is the loss's
+# gradient.
 
 # %%
 sure = keras.Model(plain.inputs, keras.layers.Rescaling(1e4)(plain.outputs[0]))
@@ -54,9 +55,9 @@ reports = {
 print(ak.RobustnessComparison(reports))
 
 # %% [markdown]
-# By this table, the second network is robust, though nothing was done to make it
-# so. If you had trained it by a new method of your own, you might have believed
-# it.
+# By this table, the second network is robust, though nothing was done to make
+# it so. If you had trained it by a new method of your own, you might have
+# believed it.
 #
 # ## What the checks say
 #
@@ -75,8 +76,8 @@ for finding in report.findings:
 # %% [markdown]
 # How to read them:
 #
-# - **zero gradients**: there is nothing for PGD to climb, so that its figure says
-#   nothing.
+# - **zero gradients**: there is nothing for PGD to climb, so that its figure
+#   says nothing.
 # - **large radius**: in a ball as large as the box every image can be made the
 #   same grey one, so that no network can be robust there. An attack that fails
 #   even then is broken.
@@ -88,8 +89,8 @@ for finding in report.findings:
 #   nothing, either. One silent check proves nothing.
 #
 # The picture of the third sign: accuracy under PGD over the radius. The plain
-# network's comes down, as it must. The other's stays up, to where nothing of the
-# image is left.
+# network's comes down, as it must. The other's stays up, to where nothing of
+# the image is left.
 
 # %%
 growing = {
@@ -131,8 +132,9 @@ print(ak.RobustnessComparison(reports))
 claimed = reports["sure"].robust_accuracy["PGD-40"]
 left = {name: one.worst_case_accuracy for name, one in reports.items()}
 print(
-    f"PGD-40 left the sure network {100 * claimed:.0f} %, all three attacks "
-    f"{100 * left['sure']:.0f} %; the plain network {100 * left['plain']:.0f} %."
+    f"the sure network: {100 * claimed:.0f} % under PGD-40, "
+    f"{100 * left['sure']:.0f} % under all three; the plain network: "
+    f"{100 * left['plain']:.0f} %"
 )
 
 # %% [markdown]
@@ -165,8 +167,8 @@ print(f"{100 * report.robust_accuracy['adaptive']:.0f} % under it")
 # %% [markdown]
 # ## Where to go on
 #
-# - [Evaluating honestly](../evaluation.md), the guide: what to report, all seven
-#   checks, and what they say of nine faults.
+# - [Evaluating honestly](../evaluation.md), the guide: what to report, all
+#   seven checks, and what they say of nine faults.
 # - [Attacks](../attacks.md): which there are, and what each is for.
 # - [Certificates](certificates.py): where no attack needs to be believed.
 

@@ -63,13 +63,14 @@ robust = train(loss, ak.ATENTModel)
 
 # %% [markdown]
 # The second figure is lower for a reason: it counts attacked images, those that
-# the Langevin chain `SGLD` found, and they get worse as the network gets better.
+# the Langevin chain `SGLD` found, and they get worse as the network gets
+# better.
 #
 # ## What fools a network
 #
-# `PGD` climbs the loss from a random point of the ball, and never leaves it. The
-# first row shows eight test images, the second what PGD made of them, the third
-# the difference; the network's answer stands above each image, and wrong
+# `PGD` climbs the loss from a random point of the ball, and never leaves it.
+# The first row shows eight test images, the second what PGD made of them, the
+# third the difference; the network's answer stands above each image, and wrong
 # answers are framed. To our eyes the digits are what they were.
 
 # %%
@@ -125,13 +126,13 @@ for name, report in reports.items():
 # %% [markdown]
 # ## The number that decides
 #
-# An accuracy under attack is an upper bound, as good as its attack: PGD may have
-# missed what another attack finds. The figure to report is the **worst case**
-# under the strongest attacks you can afford, with its interval and with the
-# number of images. The field expects AutoAttack. To be quick, only its first two
-# parts are run here, on few images, and the interval is as wide as that makes
-# it; for a claim take `ak.attacks.AutoAttack(threat_model)`, all four parts, and
-# a thousand images.
+# An accuracy under attack is an upper bound, as good as its attack: PGD may
+# have missed what another attack finds. The figure to report is the **worst
+# case** under the strongest attacks you can afford, with its interval and with
+# the number of images. The field expects AutoAttack. To be quick, only its
+# first two parts are run here, on few images, and the interval is as wide as
+# that makes it; for a claim take `ak.attacks.AutoAttack(threat_model)`, all
+# four parts, and a thousand images.
 
 # %%
 strong = ak.attacks.AutoAttack(
@@ -161,8 +162,8 @@ print(
 # - [Your own model](your_own_model.py): the same around a network that exists.
 # - [Comparing methods](comparing_methods.py): ATENT beside PGD training, TRADES
 #   and MART.
-# - [Evaluating honestly](../evaluation.md): what to report, and how a figure can
-#   deceive; [as a notebook](evaluating_honestly.py).
+# - [Evaluating honestly](../evaluation.md): what to report, and how a figure
+#   can deceive; [as a notebook](evaluating_honestly.py).
 # - [Serving](../serving.md): what leaves training, and for whom.
 
 # %%

@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Your own model
 #
-# In this notebook you take a backbone of `keras.applications`, put a head on it,
-# and train it robustly: preprocessing inside the model, backbone frozen or not,
-# and BatchNormalization, which needs a decision of its own. You also see why a
-# frozen backbone can't be made robust by its head. It runs within a minute on
-# two cores; its last line says how long it took here.
+# In this notebook you take a backbone of `keras.applications`, put a head on
+# it, and train it robustly: preprocessing inside the model, backbone frozen or
+# not, and BatchNormalization, which needs a decision of its own. You also see
+# why a frozen backbone can't be made robust by its head. It runs within a
+# minute on two cores; its last line says how long it took here.
 
 # %% tags=["remove_output"]
 import time
@@ -37,8 +37,8 @@ print(x_train.shape, x_train.dtype)
 # The first blocks of a MobileNet. There is no network here to download weights
 # from, so that they are random: with `weights="imagenet"` yours are better than
 # these. Random weights come without BatchNormalization's statistics, too. One
-# pass in training mode with a momentum of zero takes them from the images; leave
-# that out where weights are pretrained.
+# pass in training mode with a momentum of zero takes them from the images;
+# leave that out where weights are pretrained.
 
 
 # %%
@@ -67,13 +67,13 @@ def make_backbone():
 # %% [markdown]
 # ## Preprocessing goes inside
 #
-# The attacker changes the image as it is, not what preprocessing makes of it. So
-# what the backbone wants, here pixels from -1 to 1, is a layer of the model, and
-# `epsilon` keeps its meaning. Random augmentation is different: it belongs to
-# the data, before the model sees them.
+# The attacker changes the image as it is, not what preprocessing makes of it.
+# So what the backbone wants, here pixels from -1 to 1, is a layer of the model,
+# and `epsilon` keeps its meaning. Random augmentation is different: it belongs
+# to the data, before the model sees them.
 #
-# What comes out are logits. `ATENTModel(inputs, outputs)` is all that changes in
-# a transfer of learning by Keras.
+# What comes out are logits. `ATENTModel(inputs, outputs)` is all that changes
+# in a transfer of learning by Keras.
 
 
 # %%
@@ -112,8 +112,9 @@ def train_and_judge(name, model):
 # %% [markdown]
 # ## A frozen backbone
 #
-# Plainly first, then by ATENT. `backbone.trainable = False` freezes the weights,
-# and keeps BatchNormalization in inference mode, in robust training as well.
+# Plainly first, then by ATENT. `backbone.trainable = False` freezes the
+# weights, and keeps BatchNormalization in inference mode, in robust training as
+# well.
 
 # %%
 frozen = make_backbone()
@@ -129,8 +130,8 @@ moved = any(map(np.any, map(np.not_equal, before, frozen.get_weights())))
 print(f"the backbone has changed: {moved}")
 
 # %% [markdown]
-# Random features are good enough for clean digits, and the head alone can't make
-# them robust: where a small change of the image moves the features far, no
+# Random features are good enough for clean digits, and the head alone can't
+# make them robust: where a small change of the image moves the features far, no
 # linear layer behind them can undo it. Pretrained features are better, but not
 # robust either, unless they were trained to be.
 #
@@ -138,10 +139,10 @@ print(f"the backbone has changed: {moved}")
 #
 # Now BatchNormalization matters. By default the chain of attacked images passes
 # in training mode, as the authors' code does, and the moving averages move at
-# every step of it. `chain_training=False` looks for points in inference mode, and
-# lets the averages move with the points that are learned from alone: less noise,
-# faster, and what to start with where a backbone has statistics that are worth
-# keeping.
+# every step of it. `chain_training=False` looks for points in inference mode,
+# and lets the averages move with the points that are learned from alone: less
+# noise, faster, and what to start with where a backbone has statistics that are
+# worth keeping.
 
 # %%
 loss = ak.ATENTRegularizedLoss(
@@ -169,8 +170,8 @@ print(ak.RobustnessComparison(reports))
 # - [Comparing methods](comparing_methods.py): what to train by.
 # - [Evaluating honestly](../evaluation.md): what to report of your model.
 # - [Serving](../serving.md): `ak.export_classifier`, preprocessing included.
-# - [On a GPU](../gpu.md) and [Many devices](../distributed.md), for backbones of
-#   a real size.
+# - [On a GPU](../gpu.md) and [Many devices](../distributed.md), for backbones
+#   of a real size.
 
 # %%
 print(f"{time.perf_counter() - start:.0f} s")
