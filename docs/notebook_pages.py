@@ -6,12 +6,17 @@ nowhere. In a strict build, what is logged here as a warning is an error.
 """
 
 import logging
+import os
 import posixpath
 import re
 import urllib.parse
 
 # Under mkdocs's own name, so that a strict build counts the warnings.
 LOGGER = logging.getLogger("mkdocs.hooks.notebook_pages")
+
+# Of what TensorFlow finds missing on a machine without a GPU; kernels inherit
+# it. What it prints all the same, it prints when it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _LINK = re.compile(r'href="(?![a-z]+:|#|/)([^"#]+\.(?:md|py))(#[^"]*)?"')
 _UNDESCRIBED = 'alt="No description has been provided for this image"'

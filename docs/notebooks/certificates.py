@@ -28,7 +28,7 @@ SIGMA = 0.25
 (x_train, y_train), (x_test, y_test) = ak.datasets.digits()
 
 
-def train(sigma, epochs=20):
+def train(sigma, epochs=12):
     """Returns a network that was trained on images with noise."""
     keras.utils.set_random_seed(0)
     network = ak.architectures.SmallCNN((8, 8, 1), padding="same")

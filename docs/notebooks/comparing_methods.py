@@ -74,7 +74,7 @@ def train(loss, epochs, batch_size=64):
     network = ak.architectures.SmallCNN((8, 8, 1), padding="same")
     robust = isinstance(loss, ak.losses.RobustLoss)
     model_class = ak.RobustModel if robust else keras.Model
-    model = model_class(network.inputs, network.outputs)
+    model = model_class(network.input, network.output)
     steps = epochs * -(-len(x_train) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
     model.compile(keras.optimizers.Adam(schedule), loss)

@@ -36,7 +36,7 @@ history = plain.fit(x_train, y_train, batch_size=64, epochs=8, verbose=0)
 # gradient.
 
 # %%
-sure = keras.Model(plain.inputs, keras.layers.Rescaling(1e4)(plain.outputs[0]))
+sure = keras.Model(plain.input, keras.layers.Rescaling(1e4)(plain.output))
 sure.compile(loss=cross_entropy)
 
 # %% [markdown]

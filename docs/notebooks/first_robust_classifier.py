@@ -43,7 +43,7 @@ def train(loss, make_model, epochs=10):
     """Returns a network that was trained by one of the losses."""
     keras.utils.set_random_seed(0)
     network = ak.architectures.SmallCNN((8, 8, 1), padding="same")
-    model = make_model(network.inputs, network.outputs)
+    model = make_model(network.input, network.output)
     model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
     history = model.fit(
         x_train, y_train, batch_size=64, epochs=epochs, verbose=0

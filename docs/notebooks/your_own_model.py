@@ -49,7 +49,7 @@ def make_backbone():
         (32, 32, 3), alpha=0.25, include_top=False, weights=None
     )
     backbone = keras.Model(
-        whole.inputs, whole.get_layer("conv_pw_3_relu").output
+        whole.input, whole.get_layer("conv_pw_3_relu").output
     )
     norms = [
         layer
