@@ -89,7 +89,9 @@ for number, (found, radius, truth) in enumerate(
 
 # %%
 reports = {
-    name: ak.certify_robustness(one, (x_test[:100], y_test[:100]), verbose=0)
+    name: ak.certify_robustness(
+        one, (x_test[:100], y_test[:100]), num_samples=2000, verbose=0
+    )
     for name, one in smoothed.items()
 }
 figure = ak.plots.certified_accuracy_curves(reports)
