@@ -89,8 +89,8 @@ for finding in report.findings:
 #   nothing, either. One silent check proves nothing.
 #
 # The picture of the third sign: accuracy under PGD over the radius. The plain
-# network's comes down, as it must. The other's stays up, to where nothing of
-# the image is left.
+# network's comes down, as it must. The other's stays far above it, and does not
+# reach zero even where nothing of the image need be left.
 
 # %%
 growing = {
