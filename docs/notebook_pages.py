@@ -20,7 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _LINK = re.compile(r'href="(?![a-z]+:|#|/)([^"#]+\.(?:md|py))(#[^"]*)?"')
 _UNDESCRIBED = 'alt="No description has been provided for this image"'
-_WARNED = 'data-mime-type="application/vnd.jupyter.stderr"'
+_WARNED = re.compile(
+    r'<div[^>]* data-mime-type="application/vnd\.jupyter\.stderr"'
+)
 
 
 def on_page_content(html, page, config, files):
@@ -28,7 +30,7 @@ def on_page_content(html, page, config, files):
     source = page.file.src_uri
     if not source.endswith(".py"):
         return html
-    if _WARNED in html:
+    if _WARNED.search(html):
         LOGGER.warning("Doc file '%s' warns while it runs.", source)
 
     def linked(match):
