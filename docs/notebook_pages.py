@@ -8,8 +8,9 @@ nowhere. In a strict build, what is logged here as a warning is an error.
 import logging
 import os
 import posixpath
-import re
 import urllib.parse
+
+import bs4
 
 # Under mkdocs's own name, so that a strict build counts the warnings.
 LOGGER = logging.getLogger("mkdocs.hooks.notebook_pages")
@@ -18,35 +19,42 @@ LOGGER = logging.getLogger("mkdocs.hooks.notebook_pages")
 # it. What it prints all the same, it prints when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-_LINK = re.compile(r'href="(?![a-z]+:|#|/)([^"#]+\.(?:md|py))(#[^"]*)?"')
-_UNDESCRIBED = 'alt="No description has been provided for this image"'
-_WARNED = re.compile(
-    r'<div[^>]* data-mime-type="application/vnd\.jupyter\.stderr"'
-)
-
 
 def on_page_content(html, page, config, files):
     """Finishes a page that was made of a notebook."""
     source = page.file.src_uri
     if not source.endswith(".py"):
         return html
-    if _WARNED.search(html):
+    soup = bs4.BeautifulSoup(html, "html.parser")
+    # mkdocs-jupyter removes outputs by tag before there are any.
+    for output in soup.select(".celltag_remove_output .jp-Cell-outputWrapper"):
+        output.decompose()
+    if soup.select("[data-mime-type='application/vnd.jupyter.stderr']"):
         LOGGER.warning("Doc file '%s' warns while it runs.", source)
-
-    def linked(match):
-        path, anchor = urllib.parse.unquote(match[1]), match[2] or ""
-        path = posixpath.join(posixpath.dirname(source), path)
-        target = files.get_file_from_path(posixpath.normpath(path))
-        if target is None:
-            LOGGER.warning(
-                "Doc file '%s' contains a link '%s', but the target is not "
-                "found among documentation files.",
-                source,
-                match[1],
-            )
-            return match[0]
-        return f'href="{target.url_relative_to(page.file)}{anchor}"'
-
     # The paragraph above a figure says what to see, which nbconvert can't know.
-    html = html.replace(_UNDESCRIBED, 'alt="Figure, described above"')
-    return _LINK.sub(linked, html)
+    for image in soup.select(".jp-RenderedImage img"):
+        image["alt"] = "Figure, described above"
+    for link in soup.select(".jp-RenderedMarkdown a[href]"):
+        link["href"] = _page(link["href"], page, files)
+    return str(soup)
+
+
+def _page(link, page, files):
+    """Returns a link to the page that is made of a source."""
+    parts = urllib.parse.urlsplit(link)
+    if parts.scheme or not parts.path:
+        return link
+    folder = posixpath.dirname(page.file.src_uri)
+    path = posixpath.normpath(posixpath.join(folder, parts.path))
+    target = files.get_file_from_path(path)
+    if target is None:
+        LOGGER.warning(
+            "Doc file '%s' contains a link '%s', but the target '%s' is not "
+            "found among documentation files.",
+            page.file.src_uri,
+            link,
+            path,
+        )
+        return link
+    url = target.url_relative_to(page.file)
+    return urllib.parse.urlunsplit(("", "", url, "", parts.fragment))
