@@ -29,6 +29,8 @@ def on_page_content(html, page, config, files):
     # mkdocs-jupyter removes outputs by tag before there are any.
     for output in soup.select(".celltag_remove_output .jp-Cell-outputWrapper"):
         output.decompose()
+    for tags in soup.select(".celltoolbar"):
+        tags.decompose()
     if soup.select("[data-mime-type='application/vnd.jupyter.stderr']"):
         LOGGER.warning("Doc file '%s' warns while it runs.", source)
     # The paragraph above a figure says what to see, which nbconvert can't know.

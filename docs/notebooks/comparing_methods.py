@@ -169,6 +169,10 @@ for rival in methods:
 # methods. A claim about methods takes several seeds, tuned rivals and longer
 # training; `examples/compare.py` does all of that, and goes on after a kill.
 #
+# A budget as small as this one also cuts those short whose steps cost most:
+# weight perturbation narrows a gap that opens late in long training, and in its
+# few epochs here it has hardly begun.
+#
 # ## Where to go on
 #
 # - [Methods](../methods.md): each one's formula, costs and published settings.
