@@ -14,7 +14,7 @@ THREAT_MODELS = {"linf": threat_models.Linf, "l2": threat_models.L2}
 CLEAN = "clean"  # the name of the accuracy without an attack
 
 
-def weights():
+def weights() -> "Catalogue":
     """Returns the trained networks that come with the package.
 
     `print` shows a table of them: what each was trained on, how, and its
