@@ -97,7 +97,7 @@ def messages():
 
 def test_every_quoted_message_is_one_of_the_package():
     text = (DOCS / "troubleshooting.md").read_text()
-    quoted = [heading[1] for heading in re.findall(QUOTED, text, re.M)]
+    quoted = [heading[1].strip() for heading in re.findall(QUOTED, text, re.M)]
     assert len(quoted) > 50
     known = "\0".join(messages())
     assert not [message for message in quoted if message not in known]
