@@ -45,6 +45,16 @@ setup(
     extras_require={
         "benchmarks": ["adversarial-robustness-toolbox>=1.20"],
         "dev": ["atent_keras[test]", "pre-commit"],
+        "docs": [
+            "ipykernel",
+            "jupytext",
+            "matplotlib>=3.8",
+            "mkdocs>=1.6,<2",
+            "mkdocs-jupyter>=0.26",
+            "mkdocs-material>=9.6",
+            "mkdocstrings[python]>=1.0",
+            "scikit-learn>=1.4",
+        ],
         "examples": [
             "matplotlib>=3.8",
             "scikit-learn>=1.4",

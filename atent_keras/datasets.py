@@ -97,10 +97,17 @@ def cifar10(
     normalization, which belongs into the network.
 
     Args:
+        split: As in `mnist`.
+        batch_size: As in `mnist`.
         augment: Whether to crop and mirror the training images; the other
             splits stay as they are. Defaults to `True`.
-        split, batch_size, seed, first_epoch, drop_remainder, limit, endless,
-            validation_size, data_dir: As in `mnist`.
+        seed: As in `mnist`.
+        first_epoch: As in `mnist`.
+        drop_remainder: As in `mnist`.
+        limit: As in `mnist`.
+        endless: As in `mnist`.
+        validation_size: As in `mnist`.
+        data_dir: As in `mnist`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, as `mnist` does.

@@ -175,7 +175,12 @@ class AutoAttack(Attack):
         """Attacks images, and says what each attack has left.
 
         Args:
-            model, x, y, seed, first, batch_size: As in a call.
+            model: As in a call.
+            x: As in a call.
+            y: As in a call.
+            seed: As in a call.
+            first: As in a call.
+            batch_size: As in a call.
 
         Returns:
             An `AutoAttackResult`.

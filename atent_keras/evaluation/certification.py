@@ -210,8 +210,9 @@ def certify_robustness(
             bounds, of shape `(batch, ...)`, labels integers `(batch,)` or
             one-hot `(batch, classes)`. Their order and batches must be the
             same in a run that goes on.
-        num_samples, selection_samples, alpha: See
-            `SmoothedClassifier.certify`.
+        num_samples: See `SmoothedClassifier.certify`.
+        selection_samples: See `SmoothedClassifier.certify`.
+        alpha: See `SmoothedClassifier.certify`.
         seed: Integer, from which the noise follows, whatever the size of the
             batches. Defaults to 0.
         folder: Path of the results. Defaults to `None`: none are written.
