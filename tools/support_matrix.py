@@ -35,7 +35,7 @@ flags.DEFINE_list(
     "keras", ["3.8", "3.10", "3.12", "3.15"], "Releases of Keras."
 )
 flags.DEFINE_bool("again", False, "Try what was tried before, too.")
-flags.DEFINE_integer("timeout", 900, "Seconds that the tests may take.")
+flags.DEFINE_integer("timeout", 1800, "Seconds that the tests may take.")
 flags.DEFINE_string("results", "docs/support.json", "JSON file to go on with.")
 flags.DEFINE_string("page", "docs/support.md", "Table to write from it.")
 
