@@ -169,7 +169,7 @@ print(f"{100 * report.robust_accuracy['adaptive']:.0f} % under it")
 # ## Where to go on
 #
 # - [Evaluating honestly](../evaluation.md), the guide: what to report, all
-#   seven checks, and what they say of nine faults.
+#   checks, and what they say of networks that hide their gradient.
 # - [Attacks](../attacks.md): which there are, and what each is for.
 # - [Certificates](certificates.py): where no attack needs to be believed.
 
