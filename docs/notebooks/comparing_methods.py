@@ -13,6 +13,7 @@ import time
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Markdown
 
 import atent_keras as ak
 
@@ -108,7 +109,7 @@ reports = {
     for name, model in models.items()
 }
 comparison = ak.RobustnessComparison(reports)
-print(comparison)
+Markdown(comparison.to_markdown())
 
 # %% [markdown]
 # The same as a picture: open circles are clean accuracies, dots the worst case,

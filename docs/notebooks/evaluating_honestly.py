@@ -11,6 +11,7 @@
 import time
 
 import keras
+from IPython.display import Markdown
 
 import atent_keras as ak
 
@@ -52,7 +53,7 @@ reports = {
     )
     for name, model in {"plain": plain, "sure": sure}.items()
 }
-print(ak.RobustnessComparison(reports))
+Markdown(ak.RobustnessComparison(reports).to_markdown())
 
 # %% [markdown]
 # By this table, the second network is robust, though nothing was done to make
@@ -126,7 +127,7 @@ reports = {
     name: ak.evaluate_robustness(model, data, attacks, checks=None, verbose=0)
     for name, model in {"plain": plain, "sure": sure}.items()
 }
-print(ak.RobustnessComparison(reports))
+Markdown(ak.RobustnessComparison(reports).to_markdown())
 
 # %%
 claimed = reports["sure"].robust_accuracy["PGD-40"]
@@ -168,7 +169,7 @@ print(f"{100 * report.robust_accuracy['adaptive']:.0f} % under it")
 # ## Where to go on
 #
 # - [Evaluating honestly](../evaluation.md), the guide: what to report, all
-#   seven checks, and what they say of nine faults.
+#   checks, and what they say of networks that hide their gradient.
 # - [Attacks](../attacks.md): which there are, and what each is for.
 # - [Certificates](certificates.py): where no attack needs to be believed.
 

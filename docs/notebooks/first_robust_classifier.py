@@ -79,10 +79,10 @@ x, y = x_test[:8], y_test[:8]
 figure = ak.plots.adversarial_images(plain, x, attack(plain, x, y, seed=0), y)
 
 # %% [markdown]
-# The same eight images, attacked in the same way for the robust network. What
-# the attack draws now looks more like strokes of another digit: it has to
-# change what *we* would look at. Fewer answers are wrong, and the network is
-# less sure of those that are right, clean ones included.
+# The same eight images, attacked in the same way for the robust network.
+# Compare the frames of the second rows, and how sure the answers are: a robust
+# network says less than it might of clean images, too. Eight images are not
+# enough to judge by, which is what comes next.
 
 # %%
 figure = ak.plots.adversarial_images(robust, x, attack(robust, x, y, seed=0), y)
@@ -90,12 +90,12 @@ figure = ak.plots.adversarial_images(robust, x, attack(robust, x, y, seed=0), y)
 # %% [markdown]
 # ## Accuracy over the radius
 #
-# Eight images are an anecdote. `evaluate_robustness` attacks all test images,
-# counts those that the network gets right both as they are and attacked, and
-# puts an interval around each figure. One attack at several radii makes a
-# curve: both start at the clean accuracy, at 0, and the distance between them
-# is what robust training bought. Both must come down in the end. A curve that
-# does not come down is the sign of a broken attack, not of a strong network.
+# `evaluate_robustness` attacks all test images, counts those that the network
+# gets right both as they are and attacked, and puts an interval around each
+# figure. One attack at several radii makes a curve: both start at the clean
+# accuracy, at 0, and the distance between them is what robust training bought.
+# Both must come down in the end. A curve that does not come down is the sign of
+# a broken attack, not of a strong network.
 
 # %%
 attacks = {

@@ -12,6 +12,7 @@ import time
 
 import keras
 import numpy as np
+from IPython.display import Markdown
 
 import atent_keras as ak
 
@@ -157,7 +158,7 @@ train_and_judge("trained, ATENT", make(ak.ATENTModel, make_backbone(), loss))
 # of the clean accuracy survives the attack.
 
 # %%
-print(ak.RobustnessComparison(reports))
+Markdown(ak.RobustnessComparison(reports).to_markdown())
 
 # %% [markdown]
 # With pretrained weights, the usual order is good: the head first, with the
