@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
-import zlib
 
 import numpy as np
 from absl import flags
@@ -25,6 +23,7 @@ import run_folder
 import settings
 import standings
 import suites
+from atent_keras.archives import DAMAGES
 from atent_keras.evaluation.certification import CertificationReport
 from atent_keras.evaluation.report import AttackResult
 from atent_keras.evaluation.report import RobustnessReport
@@ -35,16 +34,7 @@ FLAGS = flags.FLAGS
 EXAMPLES = pathlib.Path(__file__).resolve().parent
 POLL = 1.0  # seconds between looks at a training
 # What reading a file raises that is damaged, or not there.
-DAMAGE = (
-    EOFError,
-    LookupError,
-    OSError,
-    TypeError,
-    ValueError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+DAMAGE = (*DAMAGES, csv.Error)
 
 
 class ComparedRun:

@@ -5,12 +5,12 @@ import json
 import pathlib
 import platform
 import zipfile
-import zlib
 
 import keras
 import tensorflow as tf
 
 from atent_keras import lock
+from atent_keras.archives import DAMAGES
 
 # What a run leaves that was killed before it had written anything.
 DRAFTS = {"config.json.tmp", lock.NAME}
@@ -248,7 +248,7 @@ def is_archive(path):
     try:
         with zipfile.ZipFile(path) as file:
             return file.testzip() is None
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except DAMAGES:
         return False
 
 

@@ -10,29 +10,16 @@ import io
 import os
 import pathlib
 import zipfile
-import zlib
 
 import h5py
 import keras
 import numpy as np
 
 from atent_keras.architectures import catalogue
+from atent_keras.archives import DAMAGES
 from atent_keras.evaluation.results import write_arrays
 
 ENDINGS = (".npz", ".weights.h5", ".keras")
-# What reading a damaged file raises; `np.load` also reads what is no archive.
-_DAMAGES = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def find(architecture, weights, input_shape, classes, **arguments):
@@ -103,7 +90,7 @@ def load(network, source):
             tensors = _from_npz(content)
         else:
             tensors = _from_keras(source, content, network)
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise ValueError(
             "The file of `weights` must be a whole one. Received: "
             f"{source}, which can't be read: {error}"

@@ -6,11 +6,10 @@ import io
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
+from atent_keras.archives import DAMAGES
 from atent_keras.evaluation.description import differences
 from atent_keras.evaluation.pictures import are_pictures
 from atent_keras.evaluation.target import fingerprint
@@ -41,17 +40,6 @@ _OUTPUTS = "the model's outputs"
 _ROUNDING = 1e-3
 # Where a disk or a quota is full, or a file may not grow.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What reading a damaged archive raises, or one that is none.
-_DAMAGES = (
-    AttributeError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Results:
@@ -263,7 +251,7 @@ class Results:
             content = io.BytesIO(path.read_bytes())
             with np.load(content, allow_pickle=False) as file:
                 found = dict(file)
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise self._damaged(name) from error
         if not fit(found):
             raise self._damaged(name)

@@ -5,6 +5,7 @@ import pytest
 from run_folder import FILES
 from run_folder import FOLDERS
 from run_folder import RunFolder
+from run_folder import is_archive
 
 
 def test_takes_its_own_run_up_again(tmp_path):
@@ -158,3 +159,18 @@ def test_a_run_is_complete_with_whole_files_only(folder):
         assert write(**{"results.json": torn}) is None
     (folder / "report.txt").unlink()
     assert folder.report() is None
+
+
+def test_no_byte_of_an_archive_makes_an_error(tmp_path):
+    """Whatever a damage makes of it, it is an archive or it is none."""
+    file = tmp_path / "one.keras"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("é.json", "{}")
+    whole = file.read_bytes()
+    assert is_archive(file)
+    for place in range(len(whole)):
+        for value in (0, 1, 99, 255):
+            file.write_bytes(
+                whole[:place] + bytes([value]) + whole[place + 1 :]
+            )
+            assert is_archive(file) in (True, False)
