@@ -127,10 +127,14 @@ class RoundAttack(Attack):
     def _admit(self, model, x, y):
         lead, compiled = margins.Margin(), base_losses.of_model(model, y)
         images = x.shape, self.threat_model.bounds
-        outputs = checks.network(model, None, *images)
+        if base_losses.is_distance(compiled):
+            # Of a regression, what is said of logits would be no help.
+            y = checks.one_class(
+                y, compiled, checks.network(model, None, *images)
+            )
+        outputs = checks.require_logits(self.name, model, compiled, *images)
         # Whom a network may be wrong about, its own loss knows.
         y = checks.one_class(y, compiled, outputs)
-        checks.require_logits(self.name, model, compiled, *images)
         return checks.labels_fit(y, lead, outputs), lead, max(outputs, 2)
 
     def _attack(self, model, loss, x, y, seed, first, *state):
