@@ -17,7 +17,7 @@ LOGGER = logging.getLogger("mkdocs.hooks.notebook_pages")
 
 # Of what TensorFlow finds missing on a machine without a GPU; kernels inherit
 # it. What it prints all the same, it prints when it is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 def on_page_content(html, page, config, files):
