@@ -17,6 +17,7 @@ import sys
 import time
 
 import matplotlib
+import tensorflow as tf
 from absl import app
 from absl import flags
 
@@ -265,4 +266,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    # Its scripts need a GPU's memory, of which this process would keep most.
+    tf.config.set_visible_devices([], "GPU")
     app.run(main, flags_parser=parse)

@@ -153,7 +153,7 @@ def test_writes_everything(whole):
     }
     table = (folder / "results.md").read_text()
     assert standings.as_markdown(read(folder / "results.json")) in output
-    assert "| *Somebody (2020)* |" in table and "not run" not in table
+    assert "| *Somebody (2020)* |" in table and "| not run |" not in table
     assert table.count("`python examples/digits.py --flagfile=exam") == 2
     assert (folder / "results.csv").read_text().count("\n") == 3
 
