@@ -204,4 +204,8 @@ def name():
     cpus = pathlib.Path("/proc/cpuinfo")
     text = cpus.read_text() if cpus.exists() else ""
     model = re.search(r"model name\s*:\s*(.+)", text)
-    return model[1] if model else platform.machine()
+    # As few as the system leaves to this process, of all that there are.
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count()
+    cores = f"{count} core{'s' if count != 1 else ''}"
+    return f"{model[1] if model else platform.machine()}, {cores}"

@@ -58,3 +58,12 @@ def test_hides_the_gpu_only_when_asked_to(device, seen, hidden, machine):
     with flagsaver.flagsaver(device=device):
         devices.choose()
     assert told == hidden
+
+
+@pytest.mark.parametrize("free, said", [({0}, "1 core"), ({0, 3}, "2 cores")])
+def test_a_processor_has_as_many_cores_as_are_ours(monkeypatch, free, said):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(
+        devices.os, "sched_getaffinity", lambda process: free, raising=False
+    )
+    assert devices.name().endswith(f", {said}")
