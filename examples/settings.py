@@ -104,6 +104,12 @@ def define_number(name, default, help):
 def define(dataset, model, presets, attack_steps, epsilon=None):
     """Defines all flags of a data set's training script."""
     flags.DEFINE_enum("model", model, sorted(NETWORKS), "The network.")
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "Weights to begin with: a name of atent_keras.architectures.weights(), "
+        "or a .keras, .weights.h5 or .npz file (default: random ones).",
+    )
     flags.DEFINE_enum(
         "method",
         "atent",
@@ -483,14 +489,14 @@ def optimizer(steps_per_epoch):
     return keras.optimizers.SGD(rate, momentum, **average)
 
 
-def network(dataset):
-    """A new network of `--model`, for a data set's images."""
+def network(dataset, weights=None):
+    """A network of `--model`, for a data set's images, new or with weights."""
     shape = {}
     if dataset == "digits":
         shape["input_shape"] = (8, 8, 1)
         if FLAGS.model == "small_cnn":  # whose windows would not fit inside
             shape["padding"] = "same"
-    return NETWORKS[FLAGS.model](**shape)
+    return NETWORKS[FLAGS.model](**shape, weights=weights)
 
 
 def model(dataset, steps_per_epoch):
@@ -499,7 +505,7 @@ def model(dataset, steps_per_epoch):
     if FLAGS.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(FLAGS.precision)
-    made = network(dataset)
+    made = network(dataset, FLAGS.weights)
     if FLAGS.method != "plain":
         kind = ak.ATENTModel if FLAGS.method == "atent" else ak.RobustModel
         made = kind(made.inputs, made.outputs)

@@ -133,10 +133,12 @@ def standing(results, done):
     by_name = {}
     for row in done:
         by_name.setdefault(row["name"], {})[row["seed"]] = row
-    ours = by_name.pop(OURS, None)
-    if not ours or not by_name:
+    # The first of its rows, whatever was varied in it.
+    name = next((name for name in by_name if name.startswith(OURS)), None)
+    if name is None or len(by_name) == 1:
         return []
-    lines = [f"### Where {OURS} is better, and where worse\n"]
+    ours = by_name.pop(name)
+    lines = [f"### Where {name} is better, and where worse\n"]
     judge = results["judge"]
     for title, figure in {
         "Clean": lambda row: row["clean"],
@@ -149,15 +151,15 @@ def standing(results, done):
         ),
     }.items():
         found = {
-            name: difference(
+            other: difference(
                 {seed: figure(row) for seed, row in ours.items()},
                 {seed: figure(row) for seed, row in rows.items()},
             )
-            for name, rows in by_name.items()
+            for other, rows in by_name.items()
         }
         found = sorted(found.items(), key=lambda pair: -pair[1][0])
-        said = ", ".join(in_words(name, *one) for name, one in found)
-        lines.append(f"- {title}, {OURS} is {said}.")
+        said = ", ".join(in_words(other, *one) for other, one in found)
+        lines.append(f"- {title}, {name} is {said}.")
     lines.append(
         "\nPoints are of accuracy in %. In brackets stands how far a single "
         "pair of trainings may be from the truth by the choice of the images "

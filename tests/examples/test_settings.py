@@ -249,6 +249,30 @@ def test_who_trains(given, kind, title):
     assert isinstance(model, kind)
 
 
+@pytest.mark.parametrize("method", ["plain", "atent"])
+def test_begins_with_weights(method, tmp_path):
+    saved = ak.architectures.SmallCNN()
+    saved.save(tmp_path / "saved.keras")
+    given = {"method": method, "weights": str(tmp_path / "saved.keras")}
+    with flagsaver.flagsaver(**given):
+        model = settings.model("mnist", steps_per_epoch=10)
+    for found, expected in zip(model.weights, saved.weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "weights, error, message",
+    [
+        ("none.keras", FileNotFoundError, "must be a file that exists"),
+        ("digits_linf_atent", ValueError, r"are for .*\(8, 8, 1\)"),
+    ],
+)
+def test_refuses_weights(weights, error, message):
+    with flagsaver.flagsaver(weights=weights):
+        with pytest.raises(error, match=message):
+            settings.model("mnist", steps_per_epoch=10)
+
+
 @pytest.mark.parametrize(
     "method, monitor",
     [("plain", "val_accuracy"), ("trades", "val_robust_accuracy")],

@@ -93,6 +93,20 @@ def test_adds_a_comparison(tool, tmp_path):
         assert text in page
 
 
+@pytest.mark.parametrize(
+    "name, title", [("ATENT wide", "ATENT wide"), ("MART", None)]
+)
+def test_compares_whichever_of_our_rows_was_run(tool, tmp_path, name, title):
+    results = comparison(tmp_path / "found")
+    results["rows"][0]["name"] = name
+    section = tool.section("digits_linf", results)
+    if title is None:
+        assert "### Where" not in section
+    else:
+        assert f"### Where {title} is better, and where worse" in section
+        assert f"- Clean, {title} is 10.00 above TRADES" in section
+
+
 def test_differences_of_one_seed_are_newcombes(tool):
     """Wilson's or whose intervals they are, one formula joins them."""
     ours = {"accuracy": 0.7, "low": 0.6, "high": 0.75}
