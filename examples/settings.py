@@ -197,7 +197,8 @@ def define(dataset, model, presets, attack_steps, epsilon=None):
         "epsilon_warmup_epochs",
         None,
         "Epochs in which radius and step grow from 0 to all of it (default: "
-        "all of it from the start).",
+        "0, all of it from the start).",
+        lower_bound=0,
     )
 
     define_count("epochs", 30, "Epochs.")

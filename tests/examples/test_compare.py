@@ -431,7 +431,14 @@ def is_alike(run):
     )
 
 
-def plan(suite, folder):
+@pytest.mark.parametrize("name", [one for one in suites.SUITES], ids=str)
+def test_a_quick_look_is_quick(name, tmp_path):
+    """With fewer epochs than some of the flag files warm up for."""
+    runs = plan(suites.SUITES[name], tmp_path, epochs=1)
+    assert {run.epochs for run in runs} == {1}
+
+
+def plan(suite, folder, **given):
     """The runs of a suite, of which nothing is done."""
     saved = flagsaver.save_flag_values(FLAGS)
     dataset = suite.judge.dataset
@@ -439,7 +446,7 @@ def plan(suite, folder):
     try:
         return [
             compared_run.ComparedRun(
-                row, flag_file(file), 0, suite.judge, folder
+                row, flag_file(file), 0, suite.judge, folder, **given
             )
             for row, file in suite.rows.items()
         ]
