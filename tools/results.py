@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import run_folder  # noqa: E402
 import standings  # noqa: E402
+import suites  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("add", None, "Folder of a comparison to be taken in.")
@@ -100,9 +101,21 @@ def page(docs):
     """The text of docs/results.md, of the comparisons that it keeps."""
     files = sorted((docs / "results").glob("*.json"))
     parts = [section(f.stem, run_folder.read_json(f)) for f in files]
-    return "\n".join(
-        [INTRODUCTION, *(parts or ["No comparison is kept yet.\n"])]
+    known = {file.stem for file in files}
+    waiting = [name for name in suites.SUITES if name not in known]
+    return "\n".join([INTRODUCTION, *parts, *not_run(waiting)])
+
+
+def not_run(names):
+    """What the page says of suites of which nothing was run."""
+    if not names:
+        return []
+    lines = (
+        f"- `python examples/compare.py --suite={name}`: "
+        f"{', '.join(suites.SUITES[name].rows)}"
+        for name in names
     )
+    return ["## Not run\n", *lines, ""]
 
 
 def section(name, results):

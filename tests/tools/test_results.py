@@ -93,6 +93,16 @@ def test_adds_a_comparison(tool, tmp_path):
         assert text in page
 
 
+def test_says_what_was_not_run(tool, tmp_path):
+    comparison(tmp_path / "found")
+    tool.add(tmp_path / "found", "digits_linf", tmp_path)
+    said = tool.page(tmp_path).partition("## Not run\n")[2].split("\n")
+    for name, suite in tool.suites.SUITES.items():
+        command = f"- `python examples/compare.py --suite={name}`: "
+        line = command + ", ".join(suite.rows)
+        assert (line in said) == (name != "digits_linf")
+
+
 @pytest.mark.parametrize(
     "name, title", [("ATENT wide", "ATENT wide"), ("MART", None)]
 )
