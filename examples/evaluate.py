@@ -3,8 +3,9 @@
     python examples/evaluate.py --model=mnist_run/best.keras --dataset=mnist
 
 Any classifier of images in [0, 1] will do that gives logits, trained by this
-package or not: `.keras` files and folders of SavedModels. Everything lands in
-`--output_dir`, as it is found out; the same command goes on after a kill.
+package or not: `.keras` files and folders of SavedModels; and those that come
+with the package, by name. Everything lands in `--output_dir`, as it is found
+out; the same command goes on after a kill.
 """
 
 import pathlib
@@ -29,8 +30,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "model",
     None,
-    "Networks: .keras files or SavedModel folders, each as PATH or NAME=PATH "
-    "(default name: that of the file's folder).",
+    "Networks: .keras files, SavedModel folders or names of "
+    "atent_keras.architectures.weights(), each as PATH or NAME=PATH (default "
+    "name: that of the file's folder).",
     required=True,
 )
 flags.DEFINE_enum(

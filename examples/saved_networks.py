@@ -1,4 +1,4 @@
-"""The networks of a command line, from their files."""
+"""The networks of a command line, from their files, or by name."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ def paths(texts):
 
     Args:
         texts: List of strings, each PATH or NAME=PATH; the default name is
-            that of the file's folder.
+            that of the file's folder, or what comes along is called.
 
     Raises:
         ValueError: If a name is taken, or no name for a folder.
@@ -21,7 +21,8 @@ def paths(texts):
     for text in texts:
         name, separator, path = text.rpartition("=")
         path = pathlib.Path(path)
-        name = name if separator else path.resolve().parent.name
+        if not separator:
+            name = path.name if shipped(path) else path.resolve().parent.name
         if name in found or name in ("", ".", "..") or "/" in name:
             raise ValueError(
                 "--model must give each network a name of its own, without "
@@ -32,14 +33,23 @@ def paths(texts):
     return found
 
 
+def shipped(path):
+    """What comes along by that name, if nothing else has it; or `None`."""
+    known = ak.architectures.weights()
+    return None if path.exists() else known.get(str(path))
+
+
 def load(path, flag="model"):
-    """The network of a `.keras` file or of a SavedModel's folder."""
+    """The network of a `.keras` file or a SavedModel's folder, or by name."""
     if path.is_dir():
         return ak.load_classifier(path)
+    if (found := shipped(path)) is not None:
+        builder = getattr(ak.architectures, found.architecture)
+        return builder(**found.arguments, weights=found.name)
     if path.suffix != ".keras" or not path.is_file():
         raise FileNotFoundError(
-            f"--{flag} must be a .keras file or a folder that exists. "
-            f"Received: {path}"
+            f"--{flag} must be a .keras file or a folder that exists, or one "
+            f"of {', '.join(ak.architectures.weights())}. Received: {path}"
         )
     try:
         return keras.models.load_model(path, compile=False)

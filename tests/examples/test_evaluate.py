@@ -1,6 +1,7 @@
 """`examples/evaluate.py`, as its users run it."""
 
 import json
+import pathlib
 import re
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 
 import atent_keras as ak
 import named_attacks
+import saved_networks
 from atent_keras.lock import Lock
 from conftest import cross_entropy
 from kills import EXAMPLES
@@ -199,6 +201,27 @@ def test_refuses_a_folder_in_which_another_is_at_work(models, tmp_path):
     assert code != 0 and not [*tmp_path.iterdir()]
     assert "--output_dir must not be in use by another process" in output
     assert "Traceback" not in output
+
+
+def test_networks_that_come_along(tmp_path, monkeypatch):
+    """By name, unless a file or a folder of that name is there."""
+    monkeypatch.chdir(tmp_path)
+    name = "digits_linf_atent"
+    found = saved_networks.paths([name, f"ours={name}"])
+    assert found == {name: pathlib.Path(name), "ours": pathlib.Path(name)}
+    expected = ak.architectures.SmallCNN(
+        (8, 8, 1), padding="same", weights=name
+    )
+    model = saved_networks.load(pathlib.Path(name))
+    for one, other in zip(model.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(FileNotFoundError, match=f"--model .* or one of {name}"):
+        saved_networks.load(pathlib.Path("none"))
+    ak.export_classifier(model, tmp_path / name)
+    assert saved_networks.paths([name]) == {tmp_path.name: pathlib.Path(name)}
+    assert not isinstance(
+        saved_networks.load(pathlib.Path(name)), type(expected)
+    )
 
 
 def test_attacks_by_name():
