@@ -16,7 +16,6 @@ import time
 import numpy as np
 from absl import flags
 
-import devices
 import methods
 import named_attacks
 import run_folder
@@ -242,7 +241,7 @@ class ComparedRun:
                 "flags": config["flags"],
                 "versions": config["versions"],
                 "devices": config["devices"],
-                "processor": devices.name(),
+                "processor": config.get("processor"),
                 **self._figures(),
             },
         )

@@ -9,6 +9,7 @@ import zipfile
 import keras
 import tensorflow as tf
 
+import devices
 from atent_keras import lock
 from atent_keras.archives import DAMAGES
 
@@ -115,6 +116,7 @@ class RunFolder:
                     "keras": keras.__version__,
                 },
                 "devices": [d.name for d in tf.config.list_logical_devices()],
+                "processor": devices.name(),
             },
         )
 

@@ -134,7 +134,7 @@ def section(name, results):
         f"The curves are those of seed {min(row['seed'] for row in done)}:\n",
         f"{pictures}\n",
         *standing(results, done),
-        f"Ran on {machine(done)}.\n",
+        f"Trained on {machines(done)}.\n",
         "<details>\n<summary>The command of each row</summary>\n",
         f"{standings.commands(results)}\n</details>\n",
     ]
@@ -225,19 +225,24 @@ def in_words(name, mean, low, high):
     )
 
 
-def machine(done):
-    """What the rows were trained and judged on."""
-    rows = (
-        [
+def machines(done):
+    """What the rows were trained on; if that differs, which on what."""
+    found = {}
+    for row in done:
+        parts = (
             row.get("processor"),
             *(one.strip("/").removeprefix("device:") for one in row["devices"]),
             *(f"{key} {text}" for key, text in row["versions"].items()),
             f"atent_keras {row['atent_keras']}",
-        ]
-        for row in done
+        )
+        machine = ", ".join(filter(None, parts))
+        found.setdefault(machine, []).append(row["name"])
+    if len(found) == 1:
+        return machine
+    return "; ".join(
+        f"{machine} ({', '.join(dict.fromkeys(names))})"
+        for machine, names in found.items()
     )
-    machines = dict.fromkeys(", ".join(filter(None, row)) for row in rows)
-    return "; ".join(machines)
 
 
 def main(argv):

@@ -2,16 +2,27 @@ import zipfile
 
 import pytest
 
+import devices
 from run_folder import FILES
 from run_folder import FOLDERS
 from run_folder import RunFolder
 from run_folder import is_archive
+from run_folder import read_json
 
 
 def test_takes_its_own_run_up_again(tmp_path):
     config = {"epochs": 3, "boundaries": ["2"], "epsilon": None}
     RunFolder(tmp_path / "run", config).create()
     assert RunFolder(tmp_path / "run", config).rows() == []
+
+
+def test_says_what_it_was_begun_on(tmp_path):
+    """Which is what the whole run is said to have been trained on."""
+    folder = RunFolder(tmp_path / "run", {"epochs": 3})
+    folder.create()
+    config = read_json(folder / "config.json")
+    assert config["flags"] == {"epochs": 3}
+    assert config["processor"] == devices.name()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_adds_a_comparison(tool, tmp_path):
         "| *Others (2020)* |  | 99.45 |",
         "![Accuracy under PGD-40 over the radius, of ATENT, plain, TRADES]"
         "(results/digits_linf_robust_accuracy.png)",
-        "Ran on A Processor, CPU:0, python 3.12.0, keras 3.15.1, atent_ker",
+        "Trained on A Processor, CPU:0, python 3.12.0, keras 3.15.1, atent_ker",
         f"`{command}`",
         # In the order of the differences, ours minus theirs; half-widths of
         # 5 points each make one of 5 * sqrt(2).
@@ -91,6 +91,16 @@ def test_adds_a_comparison(tool, tmp_path):
         "- Under AutoAttack, ATENT is 2.50 above TRADES",
     ):
         assert text in page
+
+
+def test_says_which_row_was_trained_on_what(tool, tmp_path):
+    results = comparison(tmp_path / "found")
+    results["rows"][1]["processor"] = "Another"
+    others = ", CPU:0, python 3.12.0, keras 3.15.1, atent_keras 0.1.0"
+    assert (
+        f"Trained on A Processor{others} (ATENT, TRADES); "
+        f"Another{others} (plain).\n"
+    ) in tool.section("digits_linf", results)
 
 
 def test_says_what_was_not_run(tool, tmp_path):
