@@ -20,6 +20,7 @@ import matplotlib
 import tensorflow as tf
 from absl import app
 from absl import flags
+from absl import logging
 
 import atent_keras as ak
 import settings
@@ -217,6 +218,7 @@ def main(argv):
         return
     if len(argv) > 1:
         raise app.UsageError(f"Unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
     matplotlib.use("Agg")  # files are all it draws on
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
