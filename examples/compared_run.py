@@ -119,7 +119,7 @@ class ComparedRun:
         """
         try:
             known = run_folder.read_json(self.record)
-            whole = known["flags"] == self.folder.config
+            whole = not self.folder.different(known["flags"])
             # What the pictures are drawn from.
             self.curve(), self.certificates()
         except DAMAGE:

@@ -74,8 +74,7 @@ class RunFolder:
             different = [
                 f"--{name}={theirs.get(name)} there, {self.config.get(name)} "
                 "now"
-                for name in sorted({*theirs, *self.config})
-                if theirs.get(name) != self.config.get(name)
+                for name in self.different(theirs)
             ]
             if different:
                 raise ValueError(
@@ -91,6 +90,14 @@ class RunFolder:
                 f"interrupted run. Received: {self.path}, which has no "
                 "config.json"
             )
+
+    def different(self, flags):
+        """The names of flags with other values; one that is new has `None`."""
+        return [
+            name
+            for name in sorted({*flags, *self.config})
+            if flags.get(name) != self.config.get(name)
+        ]
 
     def _flags(self):
         """The flags that the run was started with."""

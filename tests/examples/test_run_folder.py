@@ -38,6 +38,12 @@ def test_refuses_another_run(tmp_path, other, message):
         RunFolder(tmp_path / "run", other)
 
 
+def test_a_flag_that_is_new_makes_no_other_run(tmp_path):
+    folder = RunFolder(tmp_path / "run", {"epochs": 3, "new": None})
+    assert folder.different({"epochs": 3}) == []
+    assert folder.different({"epochs": 4, "old": 1}) == ["epochs", "old"]
+
+
 def test_refuses_somebody_elses_files(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(ValueError, match="new or empty folder.*config.json"):
