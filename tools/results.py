@@ -42,7 +42,8 @@ INTRODUCTION = """\
 Made by `python tools/results.py` of what `examples/compare.py` found, kept in
 `docs/results`; no figure is typed by hand.
 `examples/README.md` says how to repeat or to extend a
-comparison, [Evaluating honestly](evaluation.md) what the figures mean. Rows in
+comparison, [Evaluating honestly](evaluation.md) what the figures mean. Rows
+called wide were trained in a larger ball than all are judged in. Rows in
 italics are what others claim for networks of their own, which were not judged
 here.
 """
