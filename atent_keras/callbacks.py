@@ -10,6 +10,7 @@ from atent_keras import checks
 from atent_keras import evaluation
 from atent_keras.attacks import PGD
 from atent_keras.attacks.attack import Attack
+from atent_keras.evaluation.robustness import require_attackable
 from atent_keras.types import Data
 
 
@@ -36,7 +37,8 @@ class RobustAccuracy(keras.callbacks.Callback):
     Raises:
         ValueError, TypeError: If a setting is out of its range, `attack` no
             attack, or `data` a generator, which would be empty after the
-            first epoch.
+            first epoch; before the first epoch, if images, labels and the
+            network do not fit each other.
 
     Example:
 
@@ -86,18 +88,16 @@ class RobustAccuracy(keras.callbacks.Callback):
                 "robust loss, whose threat model is the default. "
                 f"Received: attack=None and loss={loss!r}"
             )
+        # What does not fit would else show after the first epoch.
+        require_attackable(self.model, self.data, self._attack())
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        attack = self.attack
-        if attack is None:
-            loss = base_losses.compiled(self.model)
-            attack = PGD(loss.threat_model, num_steps=20)
         report = evaluation.evaluate_robustness(
             self.model,
             self.data,
-            {"attack": attack},
+            {"attack": self._attack()},
             self.seed,
             checks=None,
             batch_size=self.batch_size,
@@ -106,3 +106,9 @@ class RobustAccuracy(keras.callbacks.Callback):
         )
         if logs is not None:
             logs["val_robust_accuracy"] = report.robust_accuracy["attack"]
+
+    def _attack(self) -> Attack:
+        if self.attack is not None:
+            return self.attack
+        loss = base_losses.compiled(self.model)
+        return PGD(loss.threat_model, num_steps=20)

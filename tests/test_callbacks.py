@@ -53,3 +53,26 @@ def test_bad_arguments(batch):
     plain.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`attack` must be given"):
         plain.fit(batch[0], verbose=0, callbacks=[RobustAccuracy(batch)])
+
+
+def test_what_cannot_be_attacked_is_refused_before_the_first_epoch(batch):
+    x, y = batch
+    steps = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda step, logs: steps.append(step)
+    )
+    regression = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+    regression.compile("sgd", "mse")
+    attack = PGD(Linf(0.1), num_steps=2)
+    for model, data, rule in (
+        (small_model(), (x, y / 3), "labels that are whole numbers"),
+        (small_model(), (x[:0], y[:0]), "`data` must not be empty"),
+        (small_model(), (x[:, :4], y), "expected shape=.* found shape"),
+        (regression, (x, y / 3), "must name classes"),
+    ):
+        callbacks = [RobustAccuracy(data, attack), watch]
+        with pytest.raises(ValueError, match=rule):
+            model.fit(x, y, verbose=0, callbacks=callbacks)
+    assert not steps

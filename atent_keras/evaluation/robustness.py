@@ -180,6 +180,26 @@ def evaluate_robustness(
         return report
 
 
+def require_attackable(model, data, attack):
+    """Checks the first batch of data as an evaluation would, without attacking.
+
+    Args:
+        model: A Keras model.
+        data: As `evaluate_robustness` takes it.
+        attack: An `atent_keras.attacks` attack.
+
+    Raises:
+        ValueError, TypeError: If images, labels and network do not fit each
+            other, or the data have no end.
+    """
+    with Results.alone(None) as results:
+        walk = Walk(model, {"attack": attack}, 0, results, None)
+        for x, y in batches(data, walk.target.bounds):
+            walk.admit(x, y)
+            return
+    raise ValueError(f"`data` must not be empty. Received: data={data!r}")
+
+
 class Walk:
     """A pass over the data: what is known is kept, the rest is found out.
 
@@ -214,7 +234,7 @@ class Walk:
 
     def batch(self, x, y, bar):
         """Attacks the next batch."""
-        x, y = self._admit(x, y)
+        x, y = self.admit(x, y)
         if not x.shape[0]:
             bar.skip()
             return
@@ -264,7 +284,8 @@ class Walk:
             self.sample.append([part[: self.room] for part in batch])
             self.room -= len(self.sample[-1][-1])
 
-    def _admit(self, x, y):
+    def admit(self, x, y):
+        """Returns images and labels that count, checked for all attacks."""
         first = next(iter(self.attacks.values()))
         x = entry.images(x, first.threat_model.bounds)
         y = entry.labels(y, x)
