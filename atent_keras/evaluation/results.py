@@ -191,6 +191,22 @@ class Results:
                 + ("" if number < known else f": it ends with {total} examples")
             )
 
+    def require_reach(self, num_batches):
+        """Checks that data do not end before what is known of them does.
+
+        Args:
+            num_batches: Integer, or `None` where nobody can tell beforehand.
+
+        Raises:
+            ValueError: If they do.
+        """
+        known = self.known("digest")
+        if num_batches is not None and num_batches < known:
+            raise ValueError(
+                "`folder` must be new, or that of the same data. Received: "
+                f"{self.path}, with {known} batches there, {num_batches} now"
+            )
+
     def finish(self, num_examples):
         """Marks the end of the data.
 

@@ -148,6 +148,7 @@ def evaluate_robustness(
         Results.alone(folder) as results,
     ):
         walk = Walk(model, attacks, int(seed), results, checks, class_names)
+        results.require_reach(count(data))
         bar = Bar(count(data), attacks, verbose)
         for x, y in batches(data, walk.target.bounds):
             walk.batch(x, y, bar)

@@ -134,7 +134,10 @@ def test_results_of_something_else_are_refused_by_what_differs(
     refuse("batch 0", data=as_batches(digits, 40))
     swapped = [data[1], data[0], *data[2:]]
     refuse("the same data in the same order", data=swapped)
-    refuse("200 examples there, 150 now", data=data[:3])
+    # Before the new attack begins, where the length is known; else at the end.
+    more = {**attacks, "never": Returns(Linf(0.1))}
+    refuse("4 batches there, 3 now", data=data[:3], attacks=more)
+    refuse("200 examples there, 150 now", data=iter(data[:3]))
     refuse("batch 4", data=as_batches(digits, count=250))
     relabelled = [(x, (y + 1) % 10) for x, y in data]
     refuse("batch 0", data=relabelled)

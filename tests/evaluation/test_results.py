@@ -118,6 +118,10 @@ def test_other_data_are_refused(tmp_path):
             Results(tmp_path).require_batch(number, last, digest)
     with pytest.raises(ValueError, match="2 examples there, 1 now"):
         Results(tmp_path).finish(1)
+    with pytest.raises(ValueError, match="1 batches there, 0 now"):
+        Results(tmp_path).require_reach(0)
+    Results(tmp_path).require_reach(1)
+    Results(tmp_path).require_reach(None)
 
 
 @pytest.mark.parametrize(
