@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import time
 
 import keras
 import tensorflow as tf
@@ -18,6 +19,32 @@ DAMAGED = (
     RuntimeError,
     ValueError,
 )
+
+
+class Clock(keras.callbacks.Callback):
+    """Adds the seconds that each epoch took, validation included.
+
+    Of an epoch that goes on, those before its checkpoint count, too.
+
+    Attributes:
+        spent: Variable, the seconds of this epoch before it went on.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.spent = tf.Variable(0.0, dtype=tf.float64)
+        self.start = time.time()
+
+    def note(self):
+        """Keeps the seconds so far, for a checkpoint."""
+        self.spent.assign(time.time() - self.start)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.time() - float(self.spent)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["seconds"] = time.time() - self.start
+        self.spent.assign(0.0)
 
 
 class Resume(keras.callbacks.Callback):
@@ -41,6 +68,9 @@ class Resume(keras.callbacks.Callback):
         strategy: A `tf.distribute.Strategy`.
         writes: Whether this process writes checkpoints. All processes of a
             run call this callback, since they read some variables together.
+
+    Attributes:
+        clock: A `Clock`, to be put in front of this callback.
     """
 
     def __init__(
@@ -52,6 +82,7 @@ class Resume(keras.callbacks.Callback):
         self.every = every
         self.strategy = strategy
         self.short = False
+        self.clock = Clock()
         optimizer = model.optimizer
         with strategy.scope():
             optimizer.build(model.trainable_variables)
@@ -61,6 +92,7 @@ class Resume(keras.callbacks.Callback):
         # All of the model's variables: `weights` lacks the seeds of dropout.
         checkpoint = tf.train.Checkpoint(
             step=self.step,
+            spent=self.clock.spent,
             settings=self.settings,
             metrics=self.metrics,
             model=[variable.value for variable in model.variables],
@@ -152,6 +184,7 @@ class Resume(keras.callbacks.Callback):
         if done == 0:
             self.model.stop_training |= self.short
         elif done % self.every == 0:
+            self.clock.note()
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -28,8 +28,7 @@ def run(dataset, argv):
     """Trains, evaluates and exports; picks up where a killed run stopped.
 
     Args:
-        dataset: `"mnist"` or `"cifar10"`, a function of
-            `atent_keras.datasets`.
+        dataset: `"digits"`, `"mnist"` or `"cifar10"`.
         argv: What is left of the command line after its flags.
     """
     if len(argv) > 1:
@@ -168,7 +167,7 @@ def callbacks(folder, validation, threat_model, resume):
     best = [float(row[monitor]) for row in folder.rows()]
     chain = [
         ak.callbacks.RobustAccuracy(validation, attack, FLAGS.seed),
-        Clock(),
+        resume.clock,
         keras.callbacks.ModelCheckpoint(
             folder.draft("best.keras"),
             monitor=monitor,
@@ -190,16 +189,6 @@ def callbacks(folder, validation, threat_model, resume):
             )
         )
     return [*chain, resume]
-
-
-class Clock(keras.callbacks.Callback):
-    """Adds the seconds that each epoch took, validation included."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.time()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = time.time() - self.start
 
 
 def finish(dataset, folder, name, attack):

@@ -232,3 +232,20 @@ def test_only_one_process_writes(tmp_path, digits):
     _, resume, _ = resumable(tmp_path / "run", digits, writes=False)
     resume.save()
     assert not [*tmp_path.glob("run/*.index")]
+
+
+def test_counts_the_seconds_before_a_kill(tmp_path, digits):
+    _, first, _ = resumable(tmp_path, digits)
+    first.clock.on_epoch_begin(0)
+    first.clock.start -= 1000
+    for batch in range(3):  # of which two are kept
+        first.on_train_batch_end(batch)
+    _, again, _ = resumable(tmp_path, digits)
+    assert again.restore() == 2
+    seconds = []
+    for epoch in range(2):
+        logs = {}
+        again.clock.on_epoch_begin(epoch)
+        again.clock.on_epoch_end(epoch, logs)
+        seconds.append(logs["seconds"])
+    assert seconds[0] >= 1000 > seconds[1]
