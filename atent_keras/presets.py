@@ -16,6 +16,7 @@ coupled weight decay (wd):
   and 150. `mnist_linf_fast`: a small CNN, Adam, batch 100, 10 epochs, rate 0 to
   5e-3 (at 40 %) to 0. `cifar10_linf_fast`: PreActResNet-18, SGD, wd 5e-4, batch
   128, 15 epochs, rate 0 to 0.2 to 0.
+- Of the next, the first epoch is 1, and a rate drops as an epoch begins.
 - TRADES: `mnist_linf`: SmallCNN, SGD 0.01, batch 128, 100 epochs, rate x 0.1 at
   55, 75, 90. `cifar10_linf`: WRN-34-10, SGD 0.1, wd 2e-4, batch 128, 76 epochs,
   rate x 0.1 at 75.
