@@ -14,7 +14,6 @@ after a kill, and one for more rows or seeds runs only those.
 import pathlib
 import signal
 import sys
-import time
 
 import matplotlib
 import tensorflow as tf
@@ -177,20 +176,16 @@ def require_data(judge):
 
 def work(waiting, everything, judge, folder):
     """Trains and judges what is not done yet, a run after the other."""
-    plain = {run.seed: run for run in everything if run.name == "plain"}
     progress = Progress(waiting)
     for run in everything:
-        if (known := run.results()) is not None:
+        if run not in waiting and (known := run.results()) is not None:
             progress.add(run, known)
     for run in waiting:
         progress.begin(run)
         run.train(progress.watch)
         progress.judge()
-        start = time.time()
-        # Not its own, since a network's own images prove nothing new.
-        surrogate = plain.get(run.seed) if run.name != "plain" else None
-        run.evaluate(surrogate)
-        run.write(time.time() - start)
+        run.evaluate()
+        run.write()
         results = run.results()
         progress.add(run, results)
         print(f"  {standings.line(results, judge)}", flush=True)
@@ -240,18 +235,23 @@ def main(argv):
             for seed in seeds
             for name, path in rows.items()
         ]
+        plain = {run.seed: run for run in everything if run.name == "plain"}
         asked = OWN.rows or suite.rows
-        waiting = [
-            run
-            for run in everything
-            if run.name in asked
-            and run.seed in suite.seeds
-            and run.results() is None
-        ]
+        waiting = []
+        for run in everything:
+            # Not its own, since a network's own images prove nothing new.
+            if run.name != "plain":
+                run.surrogate = plain.get(run.seed)
+            wanted = run.name in asked and run.seed in suite.seeds
+            if wanted and not run.is_done(waiting):
+                waiting.append(run)
         if waiting:
             require_data(judge)
+            for run in waiting:
+                run.require_device()
             folder.require_room(waiting)
         with Lock(folder.path, "--output_dir"):
+            folder.require_unchanged()
             for run in waiting:
                 run.require_alone()
             folder.keep(rows, seeds)

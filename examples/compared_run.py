@@ -14,8 +14,10 @@ import sys
 import time
 
 import numpy as np
+import tensorflow as tf
 from absl import flags
 
+import devices
 import methods
 import named_attacks
 import run_folder
@@ -52,9 +54,15 @@ class ComparedRun:
     Attributes:
         label: String, the name among all runs.
         command: String, what repeats the training.
+        method: String, the method's name in tables.
         epochs: Integer.
+        share: Float, of the training images, that it trains on.
         passes: Float, the passes over all training images.
-        parameters: Integer, of the network.
+        network: Function that builds the network.
+        path: Path of the run's folder.
+        network_file: Path of the network that is judged.
+        surrogate: `ComparedRun` of a network whose adversarial images are
+            tried, too, once that is trained; `None` for none.
 
     Raises:
         ValueError, TypeError: If the flags contradict each other, or the run's
@@ -67,8 +75,9 @@ class ComparedRun:
         self.name, self.seed, self.judge = name, seed, judge
         self.flagfile = short(flagfile)
         self.label = f"{name}, seed {seed}"
-        stem = f"{name} seed {seed}".lower().replace(" ", "_")
+        stem = folder_name(f"{name} seed {seed}")
         self.path = output / "runs" / stem
+        self.surrogate = None
         self.evaluation = output / "evaluations" / stem
         self.record = output / "rows" / f"{stem}.json"
         self.script = f"{judge.dataset}.py"
@@ -76,22 +85,33 @@ class ComparedRun:
             f"--flagfile={flagfile}",
             f"--seed={seed}",
             f"--test_limit={judge.images}",
-            *_shortened(flagfile, epochs),
         ]
         self.network_file = self.path / "classifier.keras"
         self.elsewhere = [f"--data_dir={data_dir}"] if data_dir else []
+        try:
+            self._parse()
+            self.arguments += _shortened(epochs)
+            self._read_flags()
+        except (OSError, ValueError, TypeError, flags.Error) as error:
+            raise ValueError(f"{self.label}: {error}") from error
         arguments = map(short, self.arguments)
         self.command = f"python examples/{self.script} {shlex.join(arguments)}"
-        try:
-            self._read_flags()
-        except (ValueError, TypeError, flags.Error) as error:
-            raise ValueError(f"{self.label}: {error}") from error
+
+    def _parse(self):
+        """Reads the run's flags, and nothing of another run's."""
+        for module in (settings, devices):
+            for flag in FLAGS.get_flags_for_module(module):
+                flag.unparse()
+        _, *words = FLAGS([self.script, *self.arguments])
+        if words:
+            raise ValueError(
+                "A flag file must hold flags and comments only, a line each. "
+                f"Received: {' '.join(words)}"
+            )
 
     def _read_flags(self):
-        """Reads and checks the run's flags, as its process will."""
-        for flag in FLAGS.get_flags_for_module(settings):
-            flag.unparse()
-        FLAGS([self.script, *self.arguments])
+        """Checks the run's flags, as its process will."""
+        self._parse()
         settings.check()
         loss, threat_model = settings.loss()
         plain = FLAGS.method == "plain"
@@ -105,12 +125,14 @@ class ComparedRun:
         config = settings.config(self.judge.dataset)
         self.folder = run_folder.RunFolder(self.path, config)
         size = suites.TRAINING_IMAGES[self.judge.dataset]
-        share = min(1.0, (FLAGS.train_limit or size) / size)
+        self.share = min(1.0, (FLAGS.train_limit or size) / size)
         self.epochs = FLAGS.epochs
         step = methods.passes(None if plain else loss)
-        self.passes = step * self.epochs * share
-        self.network = settings.NETWORKS[FLAGS.model]
-        self.method = settings.title()
+        self.passes = step * self.epochs * self.share
+        self.network = settings.builder(self.judge.dataset)
+        if FLAGS.weights is not None:
+            self.network(weights=FLAGS.weights)
+        self.method, self.device = settings.title(), FLAGS.device
 
     def results(self):
         """What is known of a run that is done and judged, else `None`.
@@ -126,6 +148,29 @@ class ComparedRun:
             return None
         return known if whole else None
 
+    def is_trained(self):
+        """Whether its network is there, whole."""
+        return (
+            run_folder.is_archive(self.network_file)
+            and self.folder.report() is not None
+        )
+
+    def is_done(self, waiting=()):
+        """Whether nothing is left to be done for its results.
+
+        Args:
+            waiting: `ComparedRun`s that will be done before.
+        """
+        known = self.results()
+        if known is None or self.surrogate is None:
+            return known is not None
+        without = any(
+            finding["check"] == "transfer" and finding["verdict"] == "not run"
+            for finding in known["findings"]
+        )
+        there = self.surrogate in waiting or self.surrogate.is_trained()
+        return not (without and there)
+
     def rows(self):
         """The lines of `metrics.csv`, as numbers; none while one is torn."""
         try:
@@ -135,6 +180,17 @@ class ComparedRun:
             ]
         except DAMAGE:
             return []
+
+    def require_device(self):
+        """Checks that TensorFlow sees the device that the flags ask for.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        try:
+            devices.require(self.device, tf.config.list_physical_devices())
+        except ValueError as error:
+            raise ValueError(f"{self.label}: {error}") from error
 
     def require_alone(self):
         """Checks that nobody trains or judges this run.
@@ -178,17 +234,12 @@ class ComparedRun:
                 lambda: watch(self.rows()),
             )
 
-    def evaluate(self, surrogate=None):
-        """Attacks the network, or goes on with it.
-
-        Args:
-            surrogate: `ComparedRun` of a network whose adversarial images are
-                tried, too. Defaults to `None`.
-        """
+    def evaluate(self):
+        """Attacks the network, or goes on with it."""
         judge = self.judge
         common = [
             # In float32, whatever it was trained in.
-            f"--model={self.name}={self.network_file}",
+            f"--model={_as_list(f'{self.name}={self.network_file}')}",
             f"--dataset={judge.dataset}",
             f"--norm={judge.norm}",
             f"--epsilon={judge.epsilon!r}",
@@ -197,8 +248,8 @@ class ComparedRun:
         ]
         log = self.evaluation.with_suffix(".log")
         transfer = []
-        if surrogate is not None and surrogate.network_file.exists():
-            transfer = [f"--surrogate={surrogate.network_file}"]
+        if self.surrogate is not None and self.surrogate.is_trained():
+            transfer = [f"--surrogate={self.surrogate.network_file}"]
         _call(
             "evaluate.py",
             [
@@ -227,7 +278,7 @@ class ComparedRun:
                 log,
             )
 
-    def write(self, seconds):
+    def write(self):
         """Writes the row's figures, out of the files of all that was run."""
         trained = run_folder.read_json(self.path / "results.json")
         config = run_folder.read_json(self.path / "config.json")
@@ -237,7 +288,7 @@ class ComparedRun:
             {
                 **self.plan(),
                 "training_seconds": trained["training_seconds"],
-                "judging_seconds": seconds,
+                "judging_seconds": self._judging_seconds(),
                 "flags": config["flags"],
                 "versions": config["versions"],
                 "devices": config["devices"],
@@ -245,6 +296,14 @@ class ComparedRun:
                 **self._figures(),
             },
         )
+
+    def _judging_seconds(self):
+        """What attacks and certificates took, however often it was killed."""
+        reports = map(
+            run_folder.read_json, self.evaluation.rglob("report.json")
+        )
+        attacks = (row["seconds"] for found in reports for row in found["rows"])
+        return sum(filter(None, attacks), self.certificates().seconds)
 
     def _figures(self):
         """What the evaluation's files say, as the tables need it."""
@@ -306,6 +365,7 @@ class ComparedRun:
             "command": self.command,
             "epochs": self.epochs,
             "passes": self.passes,
+            "share": self.share,
         }
 
 
@@ -321,6 +381,11 @@ def flag_file(name):
         "--flagfiles must be files that exist, or names of those in "
         f"{folder}: {', '.join(known)}. Received: {name}"
     )
+
+
+def folder_name(name):
+    """What a row or a run is called as a folder."""
+    return name.lower().replace(" ", "_")
 
 
 def short(path):
@@ -340,16 +405,17 @@ def _accuracy(report, attack):
     return {"num_examples": report["num_examples"], **kept}
 
 
-def _shortened(flagfile, epochs):
+def _shortened(epochs):
     """Flags for fewer epochs, for which warm-ups would be too long."""
     if epochs is None:
         return []
-    text = flagfile.read_text(encoding="utf-8")
-    warm = ("awp_warmup_epochs", "epsilon_warmup_epochs")
-    return [
-        f"--epochs={epochs}",
-        *(f"--{name}=0" for name in warm if f"--{name}=" in text),
-    ]
+    warm = settings.given(("awp_warmup_epochs", "epsilon_warmup_epochs"))
+    return [f"--epochs={epochs}", *(f"--{name}=0" for name in warm)]
+
+
+def _as_list(text):
+    """A text, which may hold commas, as the only one of a list's flag."""
+    return '"{}"'.format(text.replace('"', '""'))
 
 
 def _call(script, arguments, log, watch=lambda: None):

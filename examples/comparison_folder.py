@@ -11,6 +11,7 @@ import suites
 from atent_keras import lock
 from atent_keras import plots
 from compared_run import flag_file
+from compared_run import folder_name
 from compared_run import short
 
 # What a run's folder takes: the weights in three networks and a SavedModel, and
@@ -88,6 +89,21 @@ class ComparisonFolder:
                 f"{'; '.join(different)}"
             )
 
+    def require_unchanged(self):
+        """Checks that no other command has changed it since it was read.
+
+        Raises:
+            BlockingIOError: If one has.
+        """
+        now = ComparisonFolder(
+            self.path, self.suite, self.judge, self.identity["epochs"]
+        )
+        if (now.rows, now.seeds) != (self.rows, self.seeds):
+            raise BlockingIOError(
+                "--output_dir must not be in use by another command, which has "
+                f"just added rows or seeds. Received: {self.path}; start again"
+            )
+
     def joined(self, rows, seeds):
         """Rows and seeds, with those of earlier commands.
 
@@ -99,7 +115,8 @@ class ComparisonFolder:
             A dictionary and a list, as the arguments.
 
         Raises:
-            ValueError: If a row's name is that of another flag file.
+            ValueError: If a row's name is that of another flag file, or two
+                of them would share a folder.
         """
         earlier = {name: flag_file(file) for name, file in self.rows.items()}
         for name, path in rows.items():
@@ -109,7 +126,17 @@ class ComparisonFolder:
                     f"{self.path} with {name} from {earlier[name]} there, "
                     f"{path} now"
                 )
-        return {**rows, **earlier}, sorted({*seeds, *self.seeds})
+        everything = {**rows, **earlier}
+        folders = {}
+        for name in everything:
+            folders.setdefault(folder_name(name), []).append(name)
+        alike = next((a for a in folders.values() if len(a) > 1), None)
+        if alike:
+            raise ValueError(
+                "Rows must have names that differ in more than case and "
+                f"spaces. Received: {' and '.join(alike)}"
+            )
+        return everything, sorted({*seeds, *self.seeds})
 
     def keep(self, rows, seeds):
         """Writes down what is compared."""

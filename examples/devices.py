@@ -35,11 +35,21 @@ def choose():
     """
     if FLAGS.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    seen = tf.config.get_visible_devices()
-    if FLAGS.device == "gpu" and not any(
-        device.device_type == "GPU" for device in seen
-    ):
-        names = ", ".join(device.name for device in seen)
+    require(FLAGS.device, tf.config.get_visible_devices())
+
+
+def require(device, seen):
+    """Checks that devices are what `--device` asks for.
+
+    Args:
+        device: String, the value of the flag.
+        seen: List of TensorFlow's devices.
+
+    Raises:
+        ValueError: If a GPU is asked for, and none is among them.
+    """
+    if device == "gpu" and not any(one.device_type == "GPU" for one in seen):
+        names = ", ".join(one.name for one in seen)
         raise ValueError(
             "--device=gpu must find a GPU that TensorFlow sees, which takes a "
             'driver, and libraries: pip install "tensorflow[and-cuda]". '

@@ -1,4 +1,4 @@
-"""Trains a robust classifier of scikit-learn's digits, within a minute.
+"""Trains a robust classifier of scikit-learn's digits, in about a minute.
 
     python examples/digits.py --flagfile=examples/flags/digits_linf.flags
 

@@ -1,6 +1,6 @@
 """Measures how robust saved networks are, and how far that can be trusted.
 
-    python examples/evaluate.py --model=mnist_run/best.keras --dataset=mnist
+    python examples/evaluate.py --model=mnist_linf_atent --dataset=mnist
 
 Any classifier of images in [0, 1] will do that gives logits, trained by this
 package or not: `.keras` files and folders of SavedModels; and those that come

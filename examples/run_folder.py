@@ -9,6 +9,7 @@ import zipfile
 import keras
 import tensorflow as tf
 
+import atent_keras as ak
 import devices
 from atent_keras import lock
 from atent_keras.archives import DAMAGES
@@ -121,6 +122,7 @@ class RunFolder:
                     "python": platform.python_version(),
                     "tensorflow": tf.__version__,
                     "keras": keras.__version__,
+                    "atent_keras": ak.__version__,
                 },
                 "devices": [d.name for d in tf.config.list_logical_devices()],
                 "processor": devices.name(),

@@ -19,11 +19,13 @@ def paths(texts):
     """
     found = {}
     for text in texts:
-        name, separator, path = text.rpartition("=")
-        path = pathlib.Path(path)
+        # A "=" behind a slash is part of the path.
+        start, slash, rest = text.partition("/")
+        name, separator, start = start.rpartition("=")
+        path = pathlib.Path(start + slash + rest)
         if not separator:
             name = path.name if shipped(path) else path.resolve().parent.name
-        if name in found or name in ("", ".", "..") or "/" in name:
+        if name in found or name in ("", ".", ".."):
             raise ValueError(
                 "--model must give each network a name of its own, without "
                 f"slashes, as NAME=PATH. Received: --model={text}"

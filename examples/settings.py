@@ -2,6 +2,7 @@
 
 import contextlib
 import fractions
+import functools
 import itertools
 import math
 import sys
@@ -43,6 +44,7 @@ DATASETS = {
         "attack_steps": 20,
     },
 }
+SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 # Of every robust method.
 ROBUST = ("awp_gamma", "awp_warmup_epochs", "epsilon_warmup_epochs")
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -466,7 +468,8 @@ def optimizer(steps_per_epoch):
     peak = FLAGS.learning_rate
     schedules = keras.optimizers.schedules
     if FLAGS.schedule == "piecewise":
-        drops = [int(epoch) * steps_per_epoch for epoch in FLAGS.boundaries]
+        # Keras keeps a rate through the step that a boundary names.
+        drops = [int(epoch) * steps_per_epoch - 1 for epoch in FLAGS.boundaries]
         rates = [peak * 0.1**i for i in range(len(drops) + 1)]
         rate = schedules.PiecewiseConstantDecay(drops, rates)
     elif FLAGS.schedule == "cosine":
@@ -490,14 +493,17 @@ def optimizer(steps_per_epoch):
     return keras.optimizers.SGD(rate, momentum, **average)
 
 
+def builder(dataset):
+    """What builds `--model` for a data set's images, by `weights` or anew."""
+    padding = {}
+    if dataset == "digits" and FLAGS.model == "small_cnn":
+        padding = {"padding": "same"}  # else its windows would not fit inside
+    return functools.partial(NETWORKS[FLAGS.model], SHAPES[dataset], **padding)
+
+
 def network(dataset, weights=None):
     """A network of `--model`, for a data set's images, new or with weights."""
-    shape = {}
-    if dataset == "digits":
-        shape["input_shape"] = (8, 8, 1)
-        if FLAGS.model == "small_cnn":  # whose windows would not fit inside
-            shape["padding"] = "same"
-    return NETWORKS[FLAGS.model](**shape, weights=weights)
+    return builder(dataset)(weights=weights)
 
 
 def model(dataset, steps_per_epoch):

@@ -32,6 +32,9 @@ def as_markdown(results):
         rows = [row for row in done if row["name"] == name]
         plan = next(row for row in results["rows"] if row["name"] == name)
         passes = f"{plan['passes']:,.0f}"
+        # Of results that are kept from before it was known, all.
+        if (share := plan.get("share", 1)) < 1:
+            passes += f" (on {100 * share:.0f} % of the images)"
         if not rows:
             lines.append([name, "not run", *[""] * 5, passes, ""])
             continue
@@ -153,15 +156,18 @@ def _caption(results, done):
         f"{judge['epsilon']:.4g}{limits}. Seeds are those of the "
         "training; that of the attacks is 0. Accuracies in % of the first test "
         "images, whose number stands above; in "
-        f"brackets {brackets}. Steps of {judge['pgd']} are the literature's "
-        "where it has some (in l_inf 0.01 on MNIST, 2/255 on CIFAR-10), else "
-        "2.5 radii divided by their number. "
+        f"brackets {brackets}. A step of {judge['pgd']} is as long as in the "
+        "literature where that has one (in l_inf 0.01 on MNIST, 2/255 on "
+        "CIFAR-10), else 2.5 radii divided by the number of steps. "
         f"Certified is in l_2, smoothed with sigma {judge['sigma']:g}, of "
         f"{judge['certified_images']} images with "
-        f"{judge['certified_samples']:,} samples. A pass is one forward, back, "
-        "or by weights, over all training images"
+        f"{judge['certified_samples']:,} samples. A pass is one forward, one "
+        "back to the images, or one gradient by the weights, over all "
+        "training images; minutes are those of training, with the validation "
+        "and its attack after each epoch, of which rows with more epochs have "
+        "more"
         + (
-            "; in italics what others publish of their own networks."
+            "; in italics what is published of other networks."
             if results["published"]
             else "."
         )

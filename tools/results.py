@@ -8,6 +8,7 @@ under the suite's name, and writes the page; the second writes it alone. Paths
 of the machine are shortened to their last part.
 """
 
+import json
 import math
 import pathlib
 import re
@@ -42,10 +43,12 @@ INTRODUCTION = """\
 Made by `python tools/results.py` of what `examples/compare.py` found, kept in
 `docs/results`; no figure is typed by hand.
 `examples/README.md` says how to repeat or to extend a
-comparison, [Evaluating honestly](evaluation.md) what the figures mean. Rows
-called wide were trained in a larger ball than all are judged in. Rows in
-italics are what others claim for networks of their own, which were not judged
-here.
+comparison (a row's command, run by itself, needs an `--output_dir` of its
+own), [Evaluating honestly](evaluation.md) what the figures mean. Rows called
+wide were trained in a larger ball than all are judged in. Rows in italics are
+published figures of other networks, which were not judged here, mostly of all
+test images whatever the column says; AutoAttack's on MNIST are those of its
+authors, [Croce & Hein 2020](https://arxiv.org/abs/2003.01690).
 """
 
 
@@ -89,6 +92,16 @@ def add(folder, suite, docs):
         raise ValueError(
             f"--add must have a row that was run. Received: {folder}, with none"
         )
+    known = suites.SUITES.get(suite)
+    if known is not None and (
+        results["epochs"]
+        or results["judge"] != json.loads(json.dumps(known.judge._asdict()))
+    ):
+        raise ValueError(
+            "--add must be judged as --suite is, after as many epochs as its "
+            f"flag files say. Received: {folder}, with epochs "
+            f"{results['epochs']} and the judge {results['judge']}"
+        )
     (docs / "results").mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         target = docs / "results" / f"{suite}_{name}.png"
@@ -123,7 +136,8 @@ def section(name, results):
     """What the page says of one comparison."""
     judge = results["judge"]
     done = [row for row in results["rows"] if "clean" in row]
-    rows = ", ".join(dict.fromkeys(row["name"] for row in done))
+    first = min(row["seed"] for row in done)
+    rows = ", ".join(row["name"] for row in done if row["seed"] == first)
     pictures = "\n".join(
         f"![{text.format(pgd=judge['pgd'], rows=rows)}]"
         f"(results/{name}_{picture}.png)"
@@ -132,7 +146,7 @@ def section(name, results):
     parts = [
         f"## {name}\n",
         standings.as_markdown(results),
-        f"The curves are those of seed {min(row['seed'] for row in done)}:\n",
+        f"The curves are those of seed {first}:\n",
         f"{pictures}\n",
         *standing(results, done),
         f"Trained on {machines(done)}.\n",
@@ -179,9 +193,11 @@ def standing(results, done):
         "pair of trainings may be from the truth by the choice of the images "
         "(95 %, Newcombe's interval of two independent samples; both networks "
         "see the same images, which makes it rather too wide, and nothing in "
-        "it is of how trainings differ); of several seeds, the least and the "
-        "most of the differences seed by seed. Where the brackets hold 0, "
-        "the figures do not tell the two apart.\n"
+        "it is of how trainings differ); where it holds 0, the figures do not "
+        "tell the two apart. Of several seeds stand the least and the most of "
+        "the differences seed by seed, which is no such interval: of three, "
+        "all have one sign in a quarter of cases by chance, and the choice of "
+        "the images is not in it.\n"
     )
     return lines
 
@@ -230,11 +246,14 @@ def machines(done):
     """What the rows were trained on; if that differs, which on what."""
     found = {}
     for row in done:
+        versions = row["versions"]
+        if "atent_keras" not in versions:  # of runs that did not write it down
+            judged = {"judged by atent_keras": row["atent_keras"]}
+            versions = {**versions, **judged}
         parts = (
             row.get("processor"),
             *(one.strip("/").removeprefix("device:") for one in row["devices"]),
-            *(f"{key} {text}" for key, text in row["versions"].items()),
-            f"atent_keras {row['atent_keras']}",
+            *(f"{key} {text}" for key, text in versions.items()),
         )
         machine = ", ".join(filter(None, parts))
         found.setdefault(machine, []).append(row["name"])

@@ -140,7 +140,7 @@ def measured(folder, network, data):
     """
     report = read_json(folder / "report.json")
     settings = read_json(folder / "progress" / "settings.json")
-    if settings["the model's weights"] != digest(
+    if settings.get("the model's weights") != digest(
         map(np.asarray, network.weights)
     ):
         raise ValueError(
@@ -168,7 +168,13 @@ def measured(folder, network, data):
         accuracies[name] = catalogue.Accuracy(
             accuracy, count, report["attacks"][name]
         )
-        ball = settings[f"attack {name}"]["config"]["threat_model"]
+        attack = settings[f"attack {name}"]
+        if not isinstance(attack, dict):  # but its text, of anybody's own
+            raise ValueError(
+                "--evaluation must be by attacks whose ball is known, those of "
+                f"`ak.attacks`. Received: {folder}, with {name}: {attack}"
+            )
+        ball = attack["config"]["threat_model"]
         balls.add((ball["class_name"].lower(), ball["config"]["epsilon"]))
     return accuracies, balls
 

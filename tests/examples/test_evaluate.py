@@ -224,6 +224,14 @@ def test_networks_that_come_along(tmp_path, monkeypatch):
     )
 
 
+def test_names_end_before_the_path():
+    found = saved_networks.paths(["a/eps=0.3/best.keras", "a=b/c=d/e.keras"])
+    assert found == {
+        "eps=0.3": pathlib.Path("a/eps=0.3/best.keras"),
+        "a": pathlib.Path("b/c=d/e.keras"),
+    }
+
+
 def test_attacks_by_name():
     norm = ak.threat_models.Linf(0.1)
     made = named_attacks.make(["pgd-20", "SGLD-5", "apgd-dlr"], norm, 0.02, 3)

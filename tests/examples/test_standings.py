@@ -97,6 +97,14 @@ def test_a_seed_has_its_interval():
     assert "in brackets 95 % intervals." in text
 
 
+def test_says_how_many_of_the_images_were_trained_on():
+    fewer = row("ATENT", 0, 0.9) | {"share": 0.911}
+    every = row("plain", 0, 0.9) | {"share": 1.0}
+    table = cells(standings.as_markdown(made_up(fewer, every)))
+    assert table["ATENT"][-2] == "1,200 (on 91 % of the images)"
+    assert table["plain"][-2] == "1,200"
+
+
 def test_several_seeds_have_their_mean_and_extremes():
     rows = (
         row("ATENT", 0, 0.9, fired=["black box"]),

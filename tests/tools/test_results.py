@@ -9,6 +9,7 @@ from absl.testing import flagsaver
 from test_standings import made_up
 from test_standings import row
 
+import suites
 from scripts import ROOT
 
 
@@ -41,6 +42,8 @@ def comparison(folder):
         }
     ours["command"] = "python examples/digits.py --flagfile=/home/me/x/a.flags"
     results = {"suite": "digits_linf", **made_up(ours, plain, rival)}
+    judge = suites.SUITES["digits_linf"].judge
+    results["judge"] = json.loads(json.dumps(judge._asdict()))
     results["rows"][0]["flags"] = {"data_dir": "/home/me", "epochs": 3}
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(results))
@@ -82,7 +85,7 @@ def test_adds_a_comparison(tool, tmp_path):
         "| *Others (2020)* |  | 99.45 |",
         "![Accuracy under PGD-40 over the radius, of ATENT, plain, TRADES]"
         "(results/digits_linf_robust_accuracy.png)",
-        "Trained on A Processor, CPU:0, python 3.12.0, keras 3.15.1, atent_ker",
+        "Trained on A Processor, CPU:0, python 3.12.0, keras 3.15.1, judged b",
         f"`{command}`",
         # In the order of the differences, ours minus theirs; half-widths of
         # 5 points each make one of 5 * sqrt(2).
@@ -96,11 +99,20 @@ def test_adds_a_comparison(tool, tmp_path):
 def test_says_which_row_was_trained_on_what(tool, tmp_path):
     results = comparison(tmp_path / "found")
     results["rows"][1]["processor"] = "Another"
-    others = ", CPU:0, python 3.12.0, keras 3.15.1, atent_keras 0.1.0"
+    results["rows"][1]["versions"]["atent_keras"] = "1.0.0"
+    others = ", CPU:0, python 3.12.0, keras 3.15.1"
     assert (
-        f"Trained on A Processor{others} (ATENT, TRADES); "
-        f"Another{others} (plain).\n"
+        f"Trained on A Processor{others}, judged by atent_keras 0.1.0 (ATENT, "
+        f"TRADES); Another{others}, atent_keras 1.0.0 (plain).\n"
     ) in tool.section("digits_linf", results)
+
+
+def test_a_picture_names_those_that_are_in_it(tool, tmp_path):
+    results = comparison(tmp_path / "found")
+    results["rows"][1]["seed"] = 1
+    section = tool.section("digits_linf", results)
+    assert "over the radius, of ATENT, TRADES](" in section
+    assert "The curves are those of seed 0:" in section
 
 
 def test_says_what_was_not_run(tool, tmp_path):
@@ -164,8 +176,10 @@ def test_paths_lose_their_folders(tool):
         ("../up", {}, "needs a --suite.*--suite=../up"),
         ("mnist_linf", {}, "--suite=mnist_linf, and digits_linf in"),
         ("digits_linf", {"rows": []}, "a row that was run"),
+        ("digits_linf", {"epochs": 2}, "with epochs 2 and the judge"),
+        ("digits_linf", {"judge": {"images": 8}}, "as --suite is.*'images': 8"),
     ],
-    ids=["none", "no name", "another", "nothing run"],
+    ids=["none", "no name", "another", "nothing run", "quick", "few images"],
 )
 def test_refuses(tool, suite, change, error, tmp_path):
     folder = tmp_path / "found"

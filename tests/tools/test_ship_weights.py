@@ -125,6 +125,7 @@ def test_ships_the_figures_of_the_evaluations(finished):
         (["--name=b", "--evaluation={f}/none"], "whole evaluations.*none"),
         (["--name=b", "--evaluation={f}/other"], "which is that of other weig"),
         (["--name=b", "--evaluation={f}/moved"], "which is on others"),
+        (["--name=b", "--evaluation={f}/own"], "of `ak.attacks`.*few: mine"),
         (["--name=b", "--evaluation={f}/coarse"], "in bfloat16; evaluate"),
         (["--name=b", "--evaluation={f}/few,{f}/wider"], "a norm and a radius"),
         (["--name=b", "--arguments={}"], "dense1/kernel|at least 16"),
@@ -137,6 +138,7 @@ def test_refuses(flags, message, finished):
         for name, file, key, value in [
             ("other", "progress/settings.json", "the model's weights", "a"),
             ("moved", "report.json", "data", "a"),
+            ("own", "progress/settings.json", "attack few", "mine"),
             ("coarse", "report.json", "precision", "bfloat16"),
         ]:
             copy = folder / name
