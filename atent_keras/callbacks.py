@@ -1,6 +1,6 @@
 """Robust accuracy during `fit`, for other callbacks to watch."""
 
-import types
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ class RobustAccuracy(keras.callbacks.Callback):
 
     Raises:
         ValueError, TypeError: If a setting is out of its range, `attack` no
-            attack, or `data` a generator, which would be empty after the
+            attack, or `data` an iterator, which would be empty after the
             first epoch; before the first epoch, if images, labels and the
             network do not fit each other.
 
@@ -62,10 +62,10 @@ class RobustAccuracy(keras.callbacks.Callback):
         allow_tf32: bool = False,
     ) -> None:
         super().__init__()
-        if isinstance(data, types.GeneratorType):
+        if isinstance(data, Iterator):
             raise TypeError(
                 "`data` must be iterable once per epoch, such as two arrays or "
-                "a tf.data.Dataset. Received: a generator"
+                f"a tf.data.Dataset. Received: a {type(data).__name__}"
             )
         if attack is not None and not isinstance(attack, Attack):
             raise TypeError(
@@ -74,6 +74,8 @@ class RobustAccuracy(keras.callbacks.Callback):
             )
         checks.require_seed(seed)
         checks.require_flag(allow_tf32=allow_tf32)
+        if batch_size is not None:
+            checks.require_count(batch_size=batch_size)
         self.data = data
         self.attack = attack
         self.seed = seed

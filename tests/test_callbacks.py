@@ -47,6 +47,10 @@ def test_other_callbacks_can_watch_it(batch, tmp_path):
 def test_bad_arguments(batch):
     with pytest.raises(TypeError, match="`data` must be iterable once per epo"):
         RobustAccuracy(batch for _ in range(3))
+    with pytest.raises(TypeError, match="Received: a zip"):
+        RobustAccuracy(zip(*batch))
+    with pytest.raises(ValueError, match="`batch_size` must .*batch_size=0"):
+        RobustAccuracy(batch, batch_size=0)
     with pytest.raises(TypeError, match="`attack` must be .* Received"):
         RobustAccuracy(batch, attack="PGD")
     plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])

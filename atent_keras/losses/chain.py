@@ -37,7 +37,7 @@ def climb(
             state = one.state
             return one.y_pred
 
-        return gradients.at(predict, x_adv, losses)[0], state
+        return gradients.at(predict, x_adv, losses, training)[0], state
 
     return attack.climb(x, start, gradient, noise, state, steps, network.unroll)
 
@@ -88,11 +88,14 @@ def climb_and_average(
             # The weights' own penalties count once.
             last = tf.cast(left == 1, newest.dtype)
             newest += last * share_of_replica(losses.penalties, newest.dtype)
-            scaled, scaled_values = scale * newest, scale * losses.values
+            scaled = tf.cast(scale, newest.dtype) * newest
+            # Not by the optimizer's scale, which goes as high as the mean lets
+            # it: what an example climbs is no share of a mean.
+            scaled_values = gradients.LARGEST * losses.values
         if weighted:
             # Two passes back, since an example of weight zero climbs too.
             ascent = base_losses.input_gradient(tape, scaled_values, x_adv)
-            ascent /= scale
+            ascent /= gradients.LARGEST
             newer = tape.gradient(scaled, weights)
         else:
             # One pass back serves point and weights: each example has the
@@ -102,6 +105,7 @@ def climb_and_average(
             )
             share = tf.cast(per_example(share, x_adv), x_adv.dtype)
             ascent = tf.math.divide_no_nan(ascent, share)
+        ascent = network.without_overflow(ascent)
         unconnected.update(i for i, new in enumerate(newer) if new is None)
         newer = [
             old
@@ -134,8 +138,8 @@ def climb_and_average(
         network.unroll,
     )
     # A weight that nothing depends on has no gradient, as in Keras.
-    gradients = [
+    connected = [
         None if i in unconnected else one
         for i, one in enumerate(step.gradients)
     ]
-    return step._replace(gradients=gradients), state
+    return step._replace(gradients=connected), state

@@ -76,7 +76,24 @@ class Network:
 
         That is what the optimizer has found to be right, if it looks for it.
         """
+        if self._scaler is None:
+            return _LOSS_SCALE
+        return self._scaler.scale_loss(1.0)
+
+    def without_overflow(self, gradient):
+        """Returns a gradient that points or weights can move along.
+
+        An optimizer that looks for the right scale skips steps whose gradients
+        overflow. Points and weights that moved along those would leave NaN in
+        BatchNorm's averages, which are not skipped.
+        """
+        if self._scaler is None:
+            return gradient
+        return tf.where(tf.math.is_finite(gradient), gradient, 0)
+
+    @property
+    def _scaler(self):
+        """The optimizer, if it looks for the loss's scale."""
         optimizer = getattr(self.model, "optimizer", None)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            return optimizer.scale_loss(1.0)
-        return _LOSS_SCALE
+        looks = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        return optimizer if looks else None

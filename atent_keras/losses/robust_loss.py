@@ -345,7 +345,7 @@ class RobustLoss(keras.losses.Loss):
             loss = share * self.mean(losses.values, batch)
             if penalized:
                 loss += share_of_replica(losses.penalties, loss.dtype)
-            scaled = scale * loss
+            scaled = tf.cast(scale, loss.dtype) * loss
         # A weight that nothing depends on has no gradient, as in Keras.
         gradients = [
             None if one is None else tf.convert_to_tensor(one) / scale

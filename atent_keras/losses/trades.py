@@ -137,12 +137,13 @@ def divergence(logits, other):
     )
 
 
-class _BoxFirst(L2):
-    """An l_2 ball to which what was clipped to the box is projected."""
+class _BoxFirst:
+    """Of a ball: to which what was clipped to the box is projected."""
 
     @classmethod
     def of(cls, threat_model):
-        return replaced(cls(0.0), **vars(threat_model))
+        kind = type(cls.__name__, (cls, type(threat_model)), {})
+        return replaced(threat_model, __class__=kind)
 
     def project(self, x, x_adv):
         return super().project(x, self.clip(x_adv))

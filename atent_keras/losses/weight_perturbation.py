@@ -156,7 +156,11 @@ class AdversarialWeightPerturbation(RobustLoss):
             network = Network(model, weights, inner.dtype)
             points, state = inner.points(network, state, batch, attack, seed)
             proxy, _ = inner.learn(network, state, points, batch, False)
-            return points, state, proxy.gradients
+            worse = [
+                None if one is None else network.without_overflow(one)
+                for one in proxy.gradients
+            ]
+            return points, state, worse
 
         def learn(weights, state, points, batch):
             network = Network(model, weights, inner.dtype)

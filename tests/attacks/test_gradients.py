@@ -87,6 +87,29 @@ def test_the_scale_changes_nothing_else(floatx, images, network):
         keras.config.set_floatx("float32")
 
 
+def test_coupled_images_keep_their_share_of_the_way_back(images, network):
+    """Behind the batch's statistics, through which all see each other."""
+    x, y = tf.constant(images[0]), images[1]
+
+    def predict(x):
+        mean, variance = tf.nn.moments(x, [0])
+        return network()((x - mean) / tf.sqrt(variance + 0.1))
+
+    def losses(logits):  # the sure image's slopes are far from the others'
+        return base_losses.per_example(cross_entropy(), y, logits)
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        expected = losses(predict(x))
+    largest = tf.reduce_max(expected), tf.reduce_min(expected)
+    assert largest[0] > 1000 * largest[1]
+    expected = tape.gradient(expected, x)
+    found, *_ = gradients.at(predict, x, losses, coupled=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    alone, *_ = gradients.at(predict, x, losses)
+    assert np.max(np.abs(alone - expected)) > 0.1
+
+
 @pytest.mark.parametrize("exponent", [-30, -3, 0, 12, 40])
 def test_float16_holds_gradients_of_any_size(exponent):
     """Of a linear network they are known: the size times the weights."""

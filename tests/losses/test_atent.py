@@ -187,6 +187,29 @@ def test_batch_norm_updates_at_every_pass_in_training_mode(
     np.testing.assert_allclose(moving_mean, 1e4 * 0.99**updates, rtol=1e-3)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_chain_is_the_same_whatever_is_kept(weighted, batch):
+    """In training mode, where BatchNorm lets images see each other."""
+    x, y = batch
+    network = small_network(batch_norm=True)
+    network.compile("adam", cross_entropy())
+    network.fit(x, y, epochs=40, verbose=0)  # of most images it is sure
+    wrong = np.where(np.arange(len(y)) < 4, (y + 1) % 10, y)
+    weight = np.ones(len(y)) if weighted else None
+    ends = []
+    for kept in (None, 1):
+        state = [v.numpy() for v in network.non_trainable_variables]
+        loss = small_loss(
+            loss_iterates=kept, norm=L2(1.0), drift="gradient", **STILL
+        )
+        step = loss.value_and_gradients(network, x, wrong, weight)
+        ends.append(step.x_adv)
+        for variable, value in zip(network.non_trainable_variables, state):
+            variable.assign(value)
+    assert np.max(np.abs(ends[0] - x)) > 1e-3
+    np.testing.assert_allclose(*ends, atol=1e-6)
+
+
 def test_dropout_draws_anew_at_every_pass(batch):
     network = small_network(dropout=0.5)
     (seed,) = [v for v in network.variables if "seed" in v.path]

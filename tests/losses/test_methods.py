@@ -15,6 +15,7 @@ import rivals
 from atent_keras.threat_models import Linf
 from conftest import cross_entropy
 from conftest import largest_difference
+from conftest import small_network
 from rivals import adversarial
 from rivals import atent
 from rivals import awp
@@ -304,6 +305,34 @@ def test_float16_learns_as_float32(name, loop):
     np.testing.assert_allclose(half, single, rtol=0.01)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["ATENT", "AWP, TRADES"])
+def test_what_the_optimizer_skips_leaves_no_trace(name, weighted, batch):
+    """Of a step whose gradients overflow float16."""
+    x, y = batch
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = small_network(batch_norm=True)
+        model = ak.RobustModel(network.inputs, network.outputs)
+        model.compile(
+            keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.SGD(0.1), initial_scale=2.0**60
+            ),
+            loss=rivals.METHODS[name](),
+            run_eagerly=True,
+        )
+        before = [v.numpy() for v in model.trainable_variables]
+        weight = np.ones(len(x)) if weighted else None
+        history = model.fit(x, y, sample_weight=weight, verbose=0).history
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for variable, value in zip(model.trainable_variables, before):
+        np.testing.assert_array_equal(variable, value)
+    for variable in model.non_trainable_variables:
+        assert np.isfinite(variable).all()
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize(
     "kind, weighted",
     [
@@ -329,6 +358,21 @@ def test_a_dtype_of_its_own(kind, weighted, strategy):
     with strategy.scope():
         model = rivals.model_of(given, run_eagerly=True)
     rivals.fit(model, 1, sample_weight=weight)
+
+
+@pytest.mark.parametrize("kind", [atent, trades])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_dtype_of_its_own_under_a_scale(kind, weighted):
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=4.0
+    )
+    model = rivals.model_of(
+        kind(dtype="float64"), optimizer=optimizer, run_eagerly=True
+    )
+    weight = np.ones(rivals.BATCH_SIZE) if weighted else None
+    before = model.get_weights()
+    rivals.fit(model, 1, sample_weight=weight)
+    assert largest_difference(model.get_weights(), before) > 1e-4
 
 
 @pytest.mark.parametrize("kind", [atent, adversarial, trades, mart])

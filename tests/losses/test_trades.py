@@ -57,6 +57,22 @@ def test_points_stay_in_ball_and_box(kind, attack):
     assert np.max(ball.norm(step.x_adv - x)) > 0.01
 
 
+def test_the_points_keep_what_a_ball_of_ones_own_asks_for():
+    class Patch(L2):
+        """Only the first half of the pixels may change."""
+
+        def project(self, x, x_adv):
+            free = tf.range(x.shape[-1]) < x.shape[-1] // 2
+            return super().project(x, tf.where(free, x_adv, x))
+
+    x, y = rivals.data(1)
+    loss = trades(pgd(Patch(0.3)))
+    step = loss.value_and_gradients(rivals.network(), x, y, seed=0)
+    moved = np.max(np.abs(step.x_adv - x), axis=0)
+    np.testing.assert_array_equal(moved[3:], 0)
+    assert np.min(moved[:3]) > 0.001
+
+
 def test_the_points_climb_the_divergence():
     x, y = rivals.data(4)
     network = rivals.network()
