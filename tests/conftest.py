@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import resource
 
@@ -27,6 +28,14 @@ GPU = bool(tf.config.list_physical_devices("GPU"))
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not GPU:
         pytest.skip("needs a GPU, and TensorFlow sees none")
+
+
+def pytest_collection_finish():
+    """What was imported stays, and what is traced is soon a lot: that both
+    are looked through for garbage again and again costs a part of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True)

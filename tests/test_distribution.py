@@ -118,9 +118,17 @@ def test_two_devices_train_every_method_as_one(strategy, name, mode):
     assert largest_difference(two, rivals.trained(name)) < 1e-9
 
 
-def test_synchronized_batch_norm_is_that_of_one_device(strategy, digits):
+@pytest.fixture(scope="module")
+def on_one_device(digits):
+    """What the network with BatchNorm comes to, and its history."""
+    return train(None, digits, network=batch_norm)
+
+
+def test_synchronized_batch_norm_is_that_of_one_device(
+    strategy, digits, on_one_device
+):
     two, _ = train(strategy, digits, network=synchronized_batch_norm)
-    one, _ = train(None, digits, network=batch_norm)
+    one, _ = on_one_device
     assert largest_difference(two.get_weights(), one.get_weights()) < 1e-5
 
 
@@ -331,13 +339,8 @@ def test_what_else_fit_takes(strategy, digits, jit_compile, tmp_path):
         assert logs[name] == pytest.approx(values, abs=1e-3), name
 
 
-@pytest.fixture(scope="module")
-def float32_loss(digits):
-    return train(None, digits, network=batch_norm)[1]["loss"][0]
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_mixed_bfloat16(strategy, digits, jit_compile, float32_loss):
+def test_mixed_bfloat16(strategy, digits, jit_compile, on_one_device):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         _, logs = train(
@@ -345,7 +348,8 @@ def test_mixed_bfloat16(strategy, digits, jit_compile, float32_loss):
         )
     finally:
         keras.config.set_dtype_policy("float32")
-    assert logs["loss"][0] == pytest.approx(float32_loss, rel=0.05)
+    expected = on_one_device[1]["loss"][0]
+    assert logs["loss"][0] == pytest.approx(expected, rel=0.05)
 
 
 def test_eager_steps_and_single_batches(strategy, digits):
@@ -387,10 +391,10 @@ def test_the_order_of_shuffled_data_is_that_of_one_device(strategy, digits):
     assert largest_difference(train(strategy), train(None)) < 1e-6
 
 
-def test_one_replica_is_one_device(digits):
+def test_one_replica_is_one_device(digits, on_one_device):
     alone = tf.distribute.MirroredStrategy(["CPU:0"])
     one, _ = train(alone, digits, network=batch_norm)
-    plain, _ = train(None, digits, network=batch_norm)
+    plain, _ = on_one_device
     assert largest_difference(one.get_weights(), plain.get_weights()) < 1e-6
 
 

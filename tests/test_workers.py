@@ -60,6 +60,7 @@ def test_a_lost_worker_ends_the_others_and_all_go_on(tmp_path):
     folder = tmp_path / "run"
     flags = (
         *FLAGS,
+        "--epochs=1",  # the kill comes in the first
         f"--output_dir={folder}",
         "--strategy=multiworker",
         "--worker_timeout=60",

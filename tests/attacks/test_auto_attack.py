@@ -231,10 +231,18 @@ def test_what_is_asked_for_by_name_is_not_left_out(table):
 def test_in_a_report_and_in_any_batches(trained, digits):
     x, y = digits[0][:60], digits[1][:60]
     attack = quick(Linf(0.08))
-    report = ak.evaluate_robustness(trained, (x, y), {"AA": attack}, seed=1)
+    report = ak.evaluate_robustness(
+        trained,
+        (x, y),
+        {"AA": attack},
+        seed=1,
+        checks=ak.MaskingChecks(10, 2, 5),
+    )
     cuts = ((0, 25), (25, 30), (30, 60))
     batches = [(x[i:j], y[i:j]) for i, j in cuts]
-    again = ak.evaluate_robustness(trained, batches, {"AA": attack}, seed=1)
+    again = ak.evaluate_robustness(
+        trained, batches, {"AA": attack}, seed=1, checks=None
+    )
     stages = attack.evaluate(trained, x, y, seed=1).stages
     for found in (report, again):
         assert found.robust_accuracy["AA"] == pytest.approx(

@@ -21,7 +21,6 @@ from evaluations import Returns
 from evaluations import as_batches
 from evaluations import assert_same
 from evaluations import counting
-from evaluations import digits_network
 from evaluations import evaluate
 from evaluations import linear_network
 from evaluations import without_seconds
@@ -70,14 +69,10 @@ def test_a_stopped_run_goes_on_with_the_batch_where_it_stopped(
     assert len(calls) == 4
 
 
-def test_a_run_that_was_killed_ends_with_the_same_report(tmp_path):
+def test_a_run_that_was_killed_ends_with_the_same_report(trained, tmp_path):
     """Killed in the first call of an attack, in the fourth, in the last."""
-    train, _ = ak.datasets.digits()
-    network = ak.architectures.SmallCNN((8, 8, 1), padding="same")
-    network.compile("adam", cross_entropy())
-    network.fit(*train, batch_size=64, epochs=1, verbose=0)
     model, folder = tmp_path / "model.keras", tmp_path / "killed"
-    network.save(model)
+    trained.save(model)
     known = []
 
     def run(folder, last_call):
@@ -122,10 +117,7 @@ def test_results_of_something_else_are_refused_by_what_differs(
         "where attack PGD threat_model epsilon is 0.1 there, 0.2 now",
         attacks=other,
     )
-    refuse(
-        "the model's weights is",
-        network=digits_network((digits[0][1:], digits[1][1:])),
-    )
+    refuse("the model's weights is", network=small_network())
     function = linear_network(np.zeros(64))
     refuse(
         "the model's outputs is",
@@ -161,9 +153,11 @@ def test_networks_with_the_same_weights_are_told_apart(
         evaluate(darker, data, attacks, folder=tmp_path)
 
 
-def test_another_loss_or_precision_is_refused(digits, tmp_path):
+def test_another_loss_or_precision_is_refused(digits, trained, tmp_path):
     """Attacks climb the compiled loss, and see the gradient as it is."""
-    network, data = digits_network(digits), as_batches(digits)
+    network, data = small_network(), as_batches(digits)
+    network.set_weights(trained.get_weights())
+    network.compile("adam", cross_entropy())
     attacks = {"FGSM": FGSM(Linf(0.1))}
     evaluate(network, data, attacks, folder=tmp_path)
     coarse = small_network(dtype="mixed_bfloat16")

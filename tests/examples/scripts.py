@@ -6,6 +6,7 @@ and an end of its own.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pathlib
@@ -21,7 +22,13 @@ TIMEOUT = 900  # seconds; a busy machine takes its time
 CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["sklearn.datasets", "tensorflow_datasets", "atent_keras.plots"]
+    [
+        "matplotlib.pyplot",
+        "sklearn.datasets",
+        "sklearn.model_selection",
+        "tensorflow_datasets",
+        "atent_keras.plots",
+    ]
 )
 
 
@@ -106,6 +113,7 @@ class Popen:
 
 
 def _main(arguments, environment, output):
+    gc.freeze()  # to look through what was imported would copy it
     with open(output, "ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

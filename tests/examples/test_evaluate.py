@@ -26,7 +26,7 @@ FLAGS = (
     "--dataset=digits",
     "--epsilon=0.1",
     "--test_limit=60",
-    "--attacks=PGD-5,sgld-3,apgd-t",
+    "--attacks=PGD-5,sgld-3,apgd",
     "--check_images=10",
 )
 
@@ -109,7 +109,7 @@ def test_the_figures_are_those_of_the_package(whole, models):
     expected = ak.evaluate_robustness(
         network,
         data,
-        named_attacks.make(["PGD-5", "SGLD-3", "APGD-T"], threat_model),
+        named_attacks.make(["PGD-5", "SGLD-3", "APGD"], threat_model),
         checks=None,
         verbose=0,
     )

@@ -28,7 +28,10 @@ def resumable(folder, digits, strategy=None, every=2, **settings):
             settings.pop("network", None) or small_network(0.3, True),
         )
     x, y = digits[0][:160], digits[1][:160]
+    # For the metrics alone, for which nothing need be compiled.
+    model.run_eagerly = True
     model.evaluate(x[:32], y[:32], verbose=0)
+    model.run_eagerly = False
     resume = Resume(folder, model, STEPS, every, strategy, **settings)
     return model, resume, (x, y)
 
