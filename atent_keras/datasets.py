@@ -13,6 +13,7 @@ def mnist(
     split: str,
     batch_size: int = 128,
     *,
+    shift: int = 0,
     seed: int = 0,
     first_epoch: int = 0,
     drop_remainder: bool = False,
@@ -30,6 +31,8 @@ def mnist(
             `validation_size` of the 60,000 training images, in the order of
             the files; the rest is `"train"`.
         batch_size: Integer, images a batch. Defaults to 128.
+        shift: Integer, by how many pixels the training images are moved at
+            most; see `pipeline`. Defaults to 0.
         seed: Integer, the seed of the training order. Defaults to 0.
         first_epoch: Integer, the epoch to start with; see `pipeline`.
             Defaults to 0.
@@ -70,6 +73,7 @@ def mnist(
         validation_size,
         data_dir,
         shuffle=True,
+        shift=shift,
         seed=seed,
         first_epoch=first_epoch,
         drop_remainder=drop_remainder,
@@ -184,6 +188,7 @@ def pipeline(
     *,
     shuffle: bool = False,
     augment: bool = False,
+    shift: int = 0,
     seed: int = 0,
     first_epoch: int = 0,
     drop_remainder: bool = False,
@@ -219,6 +224,9 @@ def pipeline(
         augment: Whether to crop each image at random from itself padded by 4
             black pixels, and to mirror it half of the time. Defaults to
             `False`.
+        shift: Integer, by how many pixels to crop each image so, from itself
+            padded by as many, where it is not to be mirrored, as digits are
+            not. Defaults to 0.
         seed: Integer, the seed of both. Defaults to 0.
         first_epoch: Integer, the epoch to start with. Defaults to 0.
         drop_remainder: Whether to drop the last batch if it is smaller than
@@ -242,6 +250,12 @@ def pipeline(
             f"shape {images.shape} and labels of shape {labels.shape}"
         )
     _check_integer("batch_size", batch_size, 1)
+    _check_integer("shift", shift, 0)
+    if augment and shift:
+        raise ValueError(
+            "`shift` must be 0 when augment=True, which moves images by its "
+            f"own {_PADDING} pixels. Received: shift={shift}"
+        )
     _check_integer("seed", seed)
     _check_integer("first_epoch", first_epoch, 0)
     if drop_remainder and batch_size > size:
@@ -250,6 +264,7 @@ def pipeline(
             "drop_remainder=True, or no batch is left. Received: "
             f"batch_size={batch_size} for {size} images"
         )
+    padding = _PADDING if augment else shift
     steps = size // batch_size if drop_remainder else -(-size // batch_size)
     scale = 255 if images.dtype.kind in "iu" else 1
     with tf.device("CPU:0"):
@@ -262,15 +277,19 @@ def pipeline(
         if shuffle:
             order = permutation(size, seeds[0])
         offsets = tf.random.stateless_uniform(
-            [size, 2], seeds[1], maxval=2 * _PADDING + 1, dtype=tf.int32
+            [size, 2], seeds[1], maxval=2 * padding + 1, dtype=tf.int32
         )
         mirrored = tf.random.stateless_uniform([size], seeds[2]) < 0.5
+        mirrored &= augment
 
         def batch(index):
             x, y = tf.gather(images, index), tf.gather(labels, index)
-            if augment:
+            if padding:
                 x = crop_and_mirror(
-                    x, tf.gather(offsets, index), tf.gather(mirrored, index)
+                    x,
+                    tf.gather(offsets, index),
+                    tf.gather(mirrored, index),
+                    padding,
                 )
             return tf.cast(x, tf.float32) / scale, y
 
@@ -342,10 +361,16 @@ def permutation(size: int, seed: tf.Tensor) -> tf.Tensor:
     return tf.argsort(keys)
 
 
+_PADDING = 4
+
+
 def crop_and_mirror(
-    images: tf.Tensor, offsets: tf.Tensor, mirrored: tf.Tensor
+    images: tf.Tensor,
+    offsets: tf.Tensor,
+    mirrored: tf.Tensor,
+    padding: int = _PADDING,
 ) -> tf.Tensor:
-    """Moves images by up to 4 pixels and mirrors some, left to right.
+    """Moves images by a few pixels and mirrors some, left to right.
 
     `image[i, j]` becomes `padded[top + i, left + j]`, then
     `image[i, width - 1 - j]` where mirrored.
@@ -353,8 +378,9 @@ def crop_and_mirror(
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
         offsets: Integers of shape `(batch, 2)`: `top` and `left`, the corner
-            of the crop in the image padded by 4 zeros, from 0 to 8.
+            of the crop in the padded image, from 0 to twice the padding.
         mirrored: Booleans of shape `(batch,)`.
+        padding: Integer, zeros on each side of an image. Defaults to 4.
 
     Returns:
         A tensor like `images`.
@@ -363,13 +389,10 @@ def crop_and_mirror(
     rows = offsets[:, :1] + tf.range(height)
     columns = offsets[:, 1:] + tf.range(width)
     columns = tf.where(mirrored[:, None], columns[:, ::-1], columns)
-    margin = [_PADDING, _PADDING]
+    margin = [padding, padding]
     padded = tf.pad(images, [[0, 0], margin, margin, [0, 0]])
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
-
-
-_PADDING = 4
 
 
 class _Epochs:

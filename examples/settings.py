@@ -237,6 +237,14 @@ def define(dataset, model, presets, attack_steps, epsilon=None):
         ["float32", "mixed_bfloat16", "mixed_float16"],
         "Precision of the network's arithmetic; results are in float32.",
     )
+    if dataset != "cifar10":
+        define_count(
+            "shift",
+            None,
+            "Pixels by which training images are moved at random, at most "
+            "(default: 0; those of CIFAR-10 are moved by 4, and mirrored).",
+            lower_bound=0,
+        )
     flags.DEFINE_bool("xla", False, "Whether to compile the step with XLA.")
     define_count("seed", 0, "Seed of everything random.", 0, 2**32 - 1)
     flags.DEFINE_bool(

@@ -137,6 +137,8 @@ def data(dataset, split, **training):
     """One split of the data set, as the flags limit it."""
     if split == "train":
         training["seed"] = FLAGS.seed
+        if dataset != "cifar10":
+            training["shift"] = FLAGS.shift or 0
     batch_size = FLAGS.batch_size if split == "train" else 500
     limit = FLAGS[f"{split}_limit"].value
     if dataset == "digits":

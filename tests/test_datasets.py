@@ -204,9 +204,22 @@ class TestPipeline:
         statistic = np.sum((counts - expected) ** 2 / expected)
         assert 161 - 5 * 18 < statistic < 161 + 5 * 18
 
+    def test_a_shift_draws_every_place_and_mirrors_nothing(self):
+        n = 500
+        images = np.zeros((n, 7, 7, 1), "float32")
+        images[:, 3, 2] = 1
+        ((x, _),) = datasets.pipeline(images, np.zeros(n), n, shift=1)
+        _, rows, columns, _ = np.nonzero(x)
+        places, counts = np.unique([rows, columns], axis=1, return_counts=True)
+        expected = [(i, j) for i in (2, 3, 4) for j in (1, 2, 3)]
+        assert [*map(tuple, places.T)] == expected
+        assert np.all(np.abs(counts - n / 9) < 5 * np.sqrt(n / 9))
+
     @pytest.mark.parametrize(
         "arguments, message",
         [
+            ({"shift": -1}, "Received: shift=-1"),
+            ({"shift": 2, "augment": True}, "own 4 pixels. Received: shift=2"),
             ({"batch_size": 0}, "`batch_size` must be a positive integer of "
              "32 bits. Received: batch_size=0"),
             ({"batch_size": 2**31}, "Received: batch_size=2147483648"),
