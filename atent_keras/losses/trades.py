@@ -138,7 +138,7 @@ def divergence(logits, other):
 
 
 class _BoxFirst:
-    """Of a ball: to which what was clipped to the box is projected."""
+    """What makes a ball clip to the box before it projects."""
 
     @classmethod
     def of(cls, threat_model):
