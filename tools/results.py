@@ -3,11 +3,14 @@
     python tools/results.py --add=digits_linf --suite=digits_linf
     python tools/results.py
 
-The first copies what `examples/compare.py` left in a folder into docs/results,
-under the suite's name, and writes the page; the second writes it alone. Paths
-of the machine are shortened to their last part.
+The first takes what `examples/compare.py` left in a folder into docs/results,
+under the suite's name, and writes the page; the second writes it alone. Rows
+that are kept of another folder of the same comparison stay, unless they were
+run anew: a suite may be run in parts, on several machines. Paths of a machine
+are shortened to their last part.
 """
 
+import itertools
 import json
 import math
 import pathlib
@@ -35,6 +38,8 @@ PICTURES = {
     "robust_accuracy": "Accuracy under {pgd} over the radius, of {rows}",
     "certified_accuracy": "Certified accuracy over the l_2 radius, of {rows}",
 }
+# What figures must share to stand in one table.
+IDENTITY = ("judge", "epochs")
 # Absolute paths, of which the last part is kept.
 PATH = re.compile(r"(?<![\w./])/(?:[^/\s'\"`,;]+/)+([^/\s'\"`,;]+)")
 INTRODUCTION = """\
@@ -102,13 +107,63 @@ def add(folder, suite, docs):
             f"flag files say. Received: {folder}, with epochs "
             f"{results['epochs']} and the judge {results['judge']}"
         )
-    (docs / "results").mkdir(parents=True, exist_ok=True)
+    results = without_paths(results)
+    kept = docs / "results"
+    kept.mkdir(parents=True, exist_ok=True)
+    file = kept / f"{suite}.json"
+    earlier = run_folder.read_json(file) if file.exists() else {"rows": []}
+    before = drawings(earlier, suite)
+    mine = drawn(results)
+    left = {}
+    if all(earlier.get(key) == results[key] for key in IDENTITY):
+        results["rows"] = joined(earlier["rows"], results["rows"])
+        left = {
+            stem: theirs
+            for stem, theirs in before.items()
+            if not {*theirs["rows"]} <= {*mine["rows"]}
+            or theirs["seed"] != mine["seed"]
+        }
+    more = (f"{suite}_{number}" for number in itertools.count(2))
+    stem = next(s for s in itertools.chain([suite], more) if s not in left)
+    results["pictures"] = {**left, stem: mine}
     for name in PICTURES:
-        target = docs / "results" / f"{suite}_{name}.png"
-        shutil.copyfile(folder / f"{name}.png", target)
-    run_folder.write_json(
-        docs / "results" / f"{suite}.json", without_paths(results)
-    )
+        for old in {*before} - {*left}:
+            (kept / f"{old}_{name}.png").unlink(missing_ok=True)
+        shutil.copyfile(folder / f"{name}.png", kept / f"{stem}_{name}.png")
+    run_folder.write_json(file, results)
+
+
+def joined(earlier, rows):
+    """The rows of a folder, and what earlier folders say of those not run.
+
+    But for those whose settings are others by now.
+    """
+
+    def key(row):
+        return row["name"], row["seed"]
+
+    kept = {key(row): row for row in earlier if "clean" in row}
+    everything = []
+    for plan in rows:
+        known = kept.pop(key(plan), {})
+        same = all(known.get(name, plan[name]) == plan[name] for name in plan)
+        everything.append({**known, **plan} if same else plan)
+    return [*everything, *kept.values()]
+
+
+def drawings(results, suite):
+    """What is in each pair of pictures that is kept, by its files' stem."""
+    if not results["rows"]:
+        return {}
+    return results.get("pictures", {suite: drawn(results)})
+
+
+def drawn(results):
+    """What is in the pictures of a folder: the runs with the first seed."""
+    done = [row for row in results["rows"] if "clean" in row]
+    first = min(row["seed"] for row in done)
+    names = [row["name"] for row in done if row["seed"] == first]
+    return {"seed": first, "rows": names}
 
 
 def page(docs):
@@ -134,20 +189,21 @@ def not_run(names):
 
 def section(name, results):
     """What the page says of one comparison."""
-    judge = results["judge"]
     done = [row for row in results["rows"] if "clean" in row]
-    first = min(row["seed"] for row in done)
-    rows = ", ".join(row["name"] for row in done if row["seed"] == first)
-    pictures = "\n".join(
-        f"![{text.format(pgd=judge['pgd'], rows=rows)}]"
-        f"(results/{name}_{picture}.png)"
-        for picture, text in PICTURES.items()
-    )
+    judge, pictures = results["judge"], []
+    for stem, runs in drawings(results, name).items():
+        rows = ", ".join(runs["rows"])
+        pictures.append(f"The curves of {rows}, of seed {runs['seed']}:\n")
+        pictures += (
+            f"![{text.format(pgd=judge['pgd'], rows=rows)}]"
+            f"(results/{stem}_{picture}.png)"
+            for picture, text in PICTURES.items()
+        )
+        pictures.append("")
     parts = [
         f"## {name}\n",
         standings.as_markdown(results),
-        f"The curves are those of seed {first}:\n",
-        f"{pictures}\n",
+        *pictures,
         *standing(results, done),
         f"Trained on {machines(done)}.\n",
         "<details>\n<summary>The command of each row</summary>\n",

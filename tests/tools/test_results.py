@@ -83,6 +83,7 @@ def test_adds_a_comparison(tool, tmp_path):
         "## digits_linf\n",
         "| ATENT | 0 | 90.00 (85.00 to 95.00) |",
         "| *Others (2020)* |  | 99.45 |",
+        "The curves of ATENT, plain, TRADES, of seed 0:\n\n"
         "![Accuracy under PGD-40 over the radius, of ATENT, plain, TRADES]"
         "(results/digits_linf_robust_accuracy.png)",
         "Trained on A Processor, CPU:0, python 3.12.0, keras 3.15.1, judged b",
@@ -112,7 +113,74 @@ def test_a_picture_names_those_that_are_in_it(tool, tmp_path):
     results["rows"][1]["seed"] = 1
     section = tool.section("digits_linf", results)
     assert "over the radius, of ATENT, TRADES](" in section
-    assert "The curves are those of seed 0:" in section
+    assert "The curves of ATENT, TRADES, of seed 0:" in section
+
+
+def part(folder, *ran, **changed):
+    """A folder of the comparison of which only some rows were run."""
+    results = comparison(folder)
+    results["rows"] = [
+        row if row["name"] in ran else as_plan(row) for row in results["rows"]
+    ]
+    results["rows"][0] |= changed
+    (folder / "results.json").write_text(json.dumps(results))
+    for name in ("robust_accuracy", "certified_accuracy"):
+        (folder / f"{name}.png").write_text(folder.name)
+    return folder
+
+
+def as_plan(row):
+    kept = ("name", "seed", "method", "passes", "command")
+    return {key: row[key] for key in kept if key in row}
+
+
+def test_what_another_folder_ran_stays(tool, tmp_path):
+    """A suite in two parts, the plain network with both."""
+    kept = tmp_path / "results"
+    tool.add(part(tmp_path / "one", "plain", "ATENT"), "digits_linf", tmp_path)
+    two = part(tmp_path / "two", "plain", "TRADES", share=0.5)
+    tool.add(two, "digits_linf", tmp_path)
+    found = json.loads((kept / "digits_linf.json").read_text())
+    names = ["ATENT", "plain", "TRADES", "MART"]
+    assert [row["name"] for row in found["rows"]] == names
+    assert ["clean" in row for row in found["rows"]] == [True] * 3 + [False]
+    assert found["rows"][0]["share"] == 0.5  # not known when it was run
+    page = tool.page(tmp_path)
+    for rows, stem, folder in (
+        ("ATENT, plain", "digits_linf", "one"),
+        ("plain, TRADES", "digits_linf_2", "two"),
+    ):
+        assert f"The curves of {rows}, of seed 0:\n\n![Accuracy" in page
+        assert f"of {rows}](results/{stem}_robust_accuracy.png)\n![" in page
+        picture = kept / f"{stem}_certified_accuracy.png"
+        assert picture.read_text() == folder
+
+
+def test_what_was_run_anew_takes_its_place(tool, tmp_path):
+    kept = tmp_path / "results"
+    tool.add(part(tmp_path / "one", "ATENT"), "digits_linf", tmp_path)
+    tool.add(part(tmp_path / "two", "TRADES"), "digits_linf", tmp_path)
+    three = part(tmp_path / "three", "ATENT", "plain", clean={"accuracy": 0.7})
+    tool.add(three, "digits_linf", tmp_path)
+    found = json.loads((kept / "digits_linf.json").read_text())
+    assert found["rows"][0]["clean"] == {"accuracy": 0.7}
+    assert {path.name: path.read_text() for path in kept.glob("*t_*.png")} == {
+        "digits_linf_robust_accuracy.png": "three",
+        "digits_linf_2_robust_accuracy.png": "two",
+    }
+    assert found["pictures"] == {
+        "digits_linf": {"seed": 0, "rows": ["ATENT", "plain"]},
+        "digits_linf_2": {"seed": 0, "rows": ["TRADES"]},
+    }
+
+
+def test_a_row_of_other_settings_does_not_stay(tool, tmp_path):
+    tool.add(part(tmp_path / "one", "ATENT"), "digits_linf", tmp_path)
+    two = part(tmp_path / "two", "plain", passes=7.0)
+    tool.add(two, "digits_linf", tmp_path)
+    file = tmp_path / "results" / "digits_linf.json"
+    row, *_ = json.loads(file.read_text())["rows"]
+    assert row["passes"] == 7 and "clean" not in row
 
 
 def test_says_what_was_not_run(tool, tmp_path):
