@@ -29,13 +29,13 @@ class Method(NamedTuple):
     suffix: str = ""
 
 
+STEPS = ("num_steps", "step_size", "last_step_size")
 METHODS = {
     "atent": Method(
         "ATENT",
         ak.ATENTRegularizedLoss,
         (
-            "num_steps",
-            "step_size",
+            *STEPS,
             "noise_scale",
             "gamma",
             "projection",
@@ -49,7 +49,7 @@ METHODS = {
     "pgd": Method(
         "PGD training",
         ak.AdversarialLoss,
-        ("num_steps", "step_size", "random_start", "attack_training"),
+        (*STEPS, "random_start", "attack_training"),
     ),
     "fast": Method(
         "Fast-AT",
@@ -62,13 +62,13 @@ METHODS = {
     "trades": Method(
         "TRADES",
         ak.TRADESLoss,
-        ("num_steps", "step_size", "beta", "clean_passes"),
+        (*STEPS, "beta", "clean_passes"),
         needed=("num_steps", "step_size", "beta"),
     ),
     "mart": Method(
         "MART",
         ak.MARTLoss,
-        ("num_steps", "step_size", "beta"),
+        (*STEPS, "beta"),
         needed=("num_steps", "step_size", "beta"),
     ),
 }
@@ -116,6 +116,13 @@ def passes(loss):
     return found + (2 * last if perturbed else last)
 
 
+def shrinking(first, last, num_steps):
+    """Returns the schedule of steps that shrink by the same factor each."""
+    return keras.optimizers.schedules.ExponentialDecay(
+        first, max(num_steps - 1, 1), last / first
+    )
+
+
 def make(name, preset, given):
     """Returns a method's loss.
 
@@ -129,7 +136,11 @@ def make(name, preset, given):
     Raises:
         ValueError: If nothing is published, and settings are missing.
     """
-    method = METHODS[name]
+    method, given = METHODS[name], dict(given)
+    if (last := given.pop("last_step_size", None)) is not None:
+        given["step_size"] = shrinking(
+            given["step_size"], last, given["num_steps"]
+        )
     if preset + method.suffix in method.loss.presets:
         return method.loss.from_preset(preset + method.suffix, **given)
     needed = ("epsilon", *method.needed)

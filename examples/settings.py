@@ -135,7 +135,13 @@ def define(dataset, model, presets, attack_steps, epsilon=None):
         None,
         "Steps of the chain or attack, of all methods but fast.",
     )
-    define_number("step_size", None, "Length of a step.")
+    define_number("step_size", None, "Length of a step, or of the first one.")
+    define_number(
+        "last_step_size",
+        None,
+        "Length of the last step, to which all but fast's shrink by the same "
+        "factor each (default: they do not).",
+    )
     define_number("noise_scale", None, "atent: square root of the temperature.")
     define_number("gamma", None, "atent: pull towards the clean image.")
     flags.DEFINE_enum(
@@ -357,6 +363,17 @@ def check():
         not foreign,
         "method",
         *foreign,
+    )
+    require(
+        "--last_step_size must be positive, and needs --step_size, which must "
+        "be, too, and --num_steps",
+        FLAGS.last_step_size is None
+        or FLAGS.num_steps is not None
+        and (FLAGS.step_size or 0) > 0
+        and FLAGS.last_step_size > 0,
+        "step_size",
+        "last_step_size",
+        "num_steps",
     )
     require(
         "--awp_gamma must not be negative",

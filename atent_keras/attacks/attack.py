@@ -122,6 +122,18 @@ class Attack:
         for name, value in settings.items():
             object.__setattr__(self, name, int(value))
 
+    def _require_step_size(self):
+        if isinstance(self.step_size, dict):
+            schedule = keras.optimizers.schedules.deserialize(self.step_size)
+            object.__setattr__(self, "step_size", schedule)
+        if not is_schedule(self.step_size):
+            self._require_positive(step_size=self.step_size)
+
+    def _step_size_at(self, k, dtype):
+        if callable(self.step_size):  # a schedule, or a part of it
+            return tf.cast(self.step_size(k - 1), dtype)
+        return self.step_size
+
     def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Returns the chain's first point; `noise(0)` is its randomness."""
         raise NotImplementedError
@@ -345,6 +357,10 @@ class Attack:
         }
         for name in {"threat_model", "loss"} & config.keys():
             config[name] = keras.saving.serialize_keras_object(config[name])
+        if is_schedule(config.get("step_size")):
+            config["step_size"] = keras.optimizers.schedules.serialize(
+                self.step_size
+            )
         return config
 
     @classmethod
@@ -356,6 +372,12 @@ class Attack:
                     config[name]
                 )
         return cls(**config)
+
+
+def is_schedule(setting):
+    """Whether a setting is one of `keras.optimizers.schedules`."""
+    kind = keras.optimizers.schedules.LearningRateSchedule
+    return isinstance(setting, kind)
 
 
 def replaced(frozen, **settings):

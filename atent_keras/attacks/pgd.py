@@ -77,22 +77,14 @@ class PGD(Attack):
     def __post_init__(self):
         super().__post_init__()
         self._require_count(num_steps=self.num_steps, restarts=self.restarts)
-        if isinstance(self.step_size, dict):
-            schedule = keras.optimizers.schedules.deserialize(self.step_size)
-            object.__setattr__(self, "step_size", schedule)
-        if self.step_size is not None and not self._scheduled:
-            self._require_positive(step_size=self.step_size)
+        if self.step_size is not None:
+            self._require_step_size()
         valid = isinstance(self.random_start, bool)
         if not valid and self.random_start != UNCLIPPED:
             raise ValueError(
                 f"`random_start` must be True, False or {UNCLIPPED!r}. "
                 f"Received: random_start={self.random_start!r}"
             )
-
-    @property
-    def _scheduled(self):
-        schedule = keras.optimizers.schedules.LearningRateSchedule
-        return isinstance(self.step_size, schedule)
 
     def start(self, x: tf.Tensor, noise: Noise) -> tf.Tensor:
         if not self.random_start:
@@ -110,11 +102,9 @@ class PGD(Attack):
         k: int | tf.Tensor,
         noise: Noise,
     ) -> tf.Tensor:
-        step_size = self.step_size
+        step_size = self._step_size_at(k, x.dtype)
         if step_size is None:
             step_size = 2.5 * self.threat_model.epsilon / self.num_steps
-        elif callable(step_size):
-            step_size = tf.cast(step_size(k - 1), x.dtype)
         x_adv += step_size * self.threat_model.ascent_direction(gradient)
         return self.threat_model.clip(self.threat_model.project(x, x_adv))
 
@@ -159,11 +149,3 @@ class PGD(Attack):
             (tf.constant(1), best, *judge(best)),
         )
         return best
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        if self._scheduled:
-            config["step_size"] = keras.optimizers.schedules.serialize(
-                self.step_size
-            )
-        return config

@@ -11,6 +11,7 @@ from atent_keras.threat_models import Linf
 from atent_keras.threat_models import require_number
 from atent_keras.types import Loss
 from atent_keras.types import Noise
+from atent_keras.types import Schedule
 
 PROJECTIONS = ("every_step", "last_step", "none")
 DRIFTS = ("steepest", "gradient")
@@ -63,7 +64,9 @@ class SGLD(Attack):
     Args:
         threat_model: Where the chain may go: `Linf` or `L2`.
         step_size: Positive float. With the steepest drift, the length of a
-            step in the threat model's norm, in the images' units.
+            step in the threat model's norm, in the images' units. Or one of
+            `keras.optimizers.schedules`, which gives the size of step `k`,
+            from 0: a chain whose steps shrink finds higher losses in as many.
         num_steps: Positive integer. Defaults to 10.
         gamma: Float, at least 0: the precision of the pull towards `x`.
             Defaults to 0.
@@ -94,7 +97,7 @@ class SGLD(Attack):
       regularization", Frontiers in AI 2022, https://arxiv.org/abs/2008.12338.
     """
 
-    step_size: float
+    step_size: float | Schedule
     num_steps: int = 10
     gamma: float = 0.0
     noise_scale: float = 1e-3
@@ -105,7 +108,7 @@ class SGLD(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        self._require_positive(step_size=self.step_size)
+        self._require_step_size()
         self._require_count(num_steps=self.num_steps)
         for name in ("gamma", "noise_scale"):
             value = getattr(self, name)
@@ -151,17 +154,16 @@ class SGLD(Attack):
         k: int | tf.Tensor,
         noise: Noise,
     ) -> tf.Tensor:
+        step_size = self._step_size_at(k, x.dtype)
         pull = self.gamma * (x - x_adv) if self.gamma else 0.0
         if self.drift == "steepest":
             direction = self.threat_model.ascent_direction(gradient)
-            drift = self.step_size * direction + pull
+            drift = step_size * direction + pull
         else:
-            drift = self.step_size * (gradient + pull)
+            drift = step_size * (gradient + pull)
         # A chain without temperature draws nothing.
         draw = noise(k) if self.noise_scale else 0.0
-        x_adv = langevin_step(
-            x_adv, drift, draw, self.step_size, self.noise_scale
-        )
+        x_adv = langevin_step(x_adv, drift, draw, step_size, self.noise_scale)
         projected = self.threat_model.project(x, x_adv)
         if self.projection == "every_step":
             x_adv = projected

@@ -249,20 +249,23 @@ def test_pgd_steps_by_hand():
     np.testing.assert_allclose(x_adv, [[0.5 - side, 0.5 + side]], rtol=1e-6)
 
 
-def test_pgds_step_can_follow_a_schedule(network, batch):
+@pytest.mark.parametrize(
+    "kind", [PGD, functools.partial(SGLD, noise_scale=0)], ids=["PGD", "SGLD"]
+)
+def test_steps_can_follow_a_schedule(kind, network, batch):
     x, y = batch
     schedules = keras.optimizers.schedules
     constant = schedules.PiecewiseConstantDecay([9], [0.02, 0.01])
     assert_repeats(
-        PGD(Linf(0.1), constant, num_steps=5)(network, x, y, seed=0),
-        PGD(Linf(0.1), 0.02, num_steps=5)(network, x, y, seed=0),
+        kind(Linf(0.1), constant, num_steps=5)(network, x, y, seed=0),
+        kind(Linf(0.1), 0.02, num_steps=5)(network, x, y, seed=0),
     )
     # Two steps of 0.05, then one of 0.01, all in one direction.
     inputs = keras.Input((2,))
     linear = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     linear.set_weights([np.eye(2), np.zeros(2)])
     falling = schedules.PiecewiseConstantDecay([1], [0.05, 0.01])
-    attack = PGD(Linf(0.2), falling, num_steps=3, random_start=False)
+    attack = kind(Linf(0.2), falling, num_steps=3, random_start=False)
     x_adv = attack(linear, np.array([[0.5, 0.5]], "float32"), [0])
     np.testing.assert_allclose(x_adv, [[0.39, 0.61]], rtol=1e-6)
     config = keras.saving.serialize_keras_object(attack)

@@ -61,8 +61,9 @@ def undefine():
         ),
         (
             {"method": "trades", "noise_scale": 0.1, "random_start": False},
-            "takes only --epsilon, --num_steps, --step_size, --beta, --clean_p"
-            ".*Received: --method=trades, --noise_scale=0.1, --random_start=F",
+            "takes only --epsilon, --num_steps, --step_size, --last_step_size, "
+            "--beta, --clean_p.*Received: --method=trades, --noise_scale=0.1, "
+            "--random_start=F",
         ),
         (
             {"method": "mart", "clean_passes": 2},
@@ -71,6 +72,15 @@ def undefine():
         (
             {"method": "fast", "num_steps": 2},
             "takes only .*Received: --method=fast, --num_steps=2",
+        ),
+        (
+            {"last_step_size": 0.1, "step_size": 0.2},
+            "needs --step_size.*Received: --step_size=0.2, --last_step_size="
+            "0.1, --num_steps=None",
+        ),
+        (
+            {"last_step_size": -0.1, "step_size": 0.2, "num_steps": 3},
+            "--last_step_size must be positive.*--last_step_size=-0.1",
         ),
         ({"beta": 6.0}, "takes only .*Received: --method=atent, --beta=6.0"),
         ({"awp_gamma": -1.0}, "must not be negative. Received: --awp_gamma=-1"),
@@ -206,6 +216,25 @@ def test_flags_say_what_nobody_published(given, expected):
         random_start=given.get("random_start", True),
     )
     assert repr(loss) == repr(expected(attack))
+
+
+@pytest.mark.parametrize("method", ["atent", "pgd", "trades", "mart"])
+@pytest.mark.parametrize("num_steps", [1, 3])
+def test_steps_that_shrink(method, num_steps):
+    given = {"beta": 2.0} if method == "mart" else {}
+    with flagsaver.flagsaver(
+        method=method,
+        epsilon=0.3,
+        num_steps=num_steps,
+        step_size=0.4,
+        last_step_size=0.1,
+        **given,
+    ):
+        settings.check()
+        loss, _ = settings.loss(steps_per_epoch=10)
+    attack = loss.sampler if method == "atent" else loss.attack
+    sizes = [float(attack.step_size(k)) for k in range(num_steps)]
+    np.testing.assert_allclose(sizes, [0.4, 0.2, 0.1][:num_steps], rtol=1e-6)
 
 
 def test_names_what_is_missing_where_nobody_published():

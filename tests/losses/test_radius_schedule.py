@@ -44,6 +44,9 @@ RAMPED = {
     "atent_l2": lambda s: atent(
         sgld(L2(0.3), step_size=0.2), loss_iterates=1, radius_schedule=s
     ),
+    "atent_step_schedule": lambda s: atent(
+        sgld(step_size=steps_of_length(0.1)), radius_schedule=s
+    ),
     "pgd": lambda s: adversarial(pgd(step_size=None), radius_schedule=s),
     "pgd_step_schedule": lambda s: adversarial(
         pgd(step_size=steps_of_length(0.1)), radius_schedule=s
