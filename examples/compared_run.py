@@ -366,6 +366,7 @@ class ComparedRun:
             "epochs": self.epochs,
             "passes": self.passes,
             "share": self.share,
+            "flags": self.folder.config,
         }
 
 

@@ -109,46 +109,65 @@ def add(folder, suite, docs):
         )
     results = without_paths(results)
     kept = docs / "results"
-    kept.mkdir(parents=True, exist_ok=True)
     file = kept / f"{suite}.json"
     earlier = run_folder.read_json(file) if file.exists() else {"rows": []}
     before = drawings(earlier, suite)
-    mine = drawn(results)
-    left = {}
-    if all(earlier.get(key) == results[key] for key in IDENTITY):
-        results["rows"] = joined(earlier["rows"], results["rows"])
-        left = {
-            stem: theirs
-            for stem, theirs in before.items()
-            if not {*theirs["rows"]} <= {*mine["rows"]}
-            or theirs["seed"] != mine["seed"]
-        }
-    more = (f"{suite}_{number}" for number in itertools.count(2))
+    if any(earlier.get(key) != results[key] for key in IDENTITY):
+        earlier = {"rows": []}  # of which nothing can stand beside this
+    stay = not_anew(earlier["rows"], results["rows"], file)
+    left = {
+        stem: runs
+        for stem, runs in before.items()
+        if any((name, runs["seed"]) in stay for name in runs["rows"])
+    }
+    more = (f"{suite}-{number}" for number in itertools.count(2))
     stem = next(s for s in itertools.chain([suite], more) if s not in left)
-    results["pictures"] = {**left, stem: mine}
+    results["pictures"] = {**left, stem: drawn(results)}
+    everything = {key_of(row): row for row in results["rows"]}
+    for key, row in stay.items():
+        # With what is known of it by now, and was not when it was run.
+        everything[key] = {**everything.get(key, {}), **row}
+    results["rows"] = sorted(everything.values(), key=lambda row: row["seed"])
+    kept.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
-        for old in {*before} - {*left}:
-            (kept / f"{old}_{name}.png").unlink(missing_ok=True)
         shutil.copyfile(folder / f"{name}.png", kept / f"{stem}_{name}.png")
     run_folder.write_json(file, results)
+    for old in {*before} - {*results["pictures"]}:
+        for name in PICTURES:
+            (kept / f"{old}_{name}.png").unlink(missing_ok=True)
 
 
-def joined(earlier, rows):
-    """The rows of a folder, and what earlier folders say of those not run.
+def key_of(row):
+    return row["name"], row["seed"]
 
-    But for those whose settings are others by now.
+
+def not_anew(earlier, rows, file):
+    """The rows that were run earlier and not in this folder, by their keys.
+
+    Raises:
+        ValueError: If the settings of one are others by now.
     """
-
-    def key(row):
-        return row["name"], row["seed"]
-
-    kept = {key(row): row for row in earlier if "clean" in row}
-    everything = []
-    for plan in rows:
-        known = kept.pop(key(plan), {})
-        same = all(known.get(name, plan[name]) == plan[name] for name in plan)
-        everything.append({**known, **plan} if same else plan)
-    return [*everything, *kept.values()]
+    anew = {key_of(row) for row in rows if "clean" in row}
+    stay = {
+        key_of(row): row
+        for row in earlier
+        if "clean" in row and key_of(row) not in anew
+    }
+    now = {row["name"]: row["flags"] for row in rows if "flags" in row}
+    for (name, seed), row in stay.items():
+        theirs, ours = row["flags"], now.get(name, row["flags"])
+        different = [
+            f"{flag} {theirs.get(flag)} there, {ours.get(flag)} now"
+            for flag in sorted({*theirs, *ours} - {"seed"})
+            if theirs.get(flag) != ours.get(flag)
+        ]
+        if different:
+            raise ValueError(
+                "--add must have the settings of the rows that are kept, or "
+                f"the file be deleted. Received: {file} with {name}, seed "
+                f"{seed}, of {'; '.join(different)}"
+            )
+    return stay
 
 
 def drawings(results, suite):
@@ -164,6 +183,27 @@ def drawn(results):
     first = min(row["seed"] for row in done)
     names = [row["name"] for row in done if row["seed"] == first]
     return {"seed": first, "rows": names}
+
+
+def curves(results, suite):
+    """The pictures of a comparison, with what is in each."""
+    lines, shown = [], set()
+    # Of a run that is in several, the last is that of the table.
+    for stem, runs in [*drawings(results, suite).items()][::-1]:
+        keys = {(name, runs["seed"]) for name in runs["rows"]}
+        old = [name for name in runs["rows"] if (name, runs["seed"]) in shown]
+        shown |= keys
+        names = ", ".join(runs["rows"])
+        said = f"The curves of {names}, of seed {runs['seed']}"
+        if old:
+            said += f" (of {', '.join(old)} those of an earlier training)"
+        pictures = (
+            f"![{text.format(pgd=results['judge']['pgd'], rows=names)}]"
+            f"(results/{stem}_{picture}.png)"
+            for picture, text in PICTURES.items()
+        )
+        lines = [f"{said}:\n", *pictures, "", *lines]
+    return lines
 
 
 def page(docs):
@@ -190,20 +230,10 @@ def not_run(names):
 def section(name, results):
     """What the page says of one comparison."""
     done = [row for row in results["rows"] if "clean" in row]
-    judge, pictures = results["judge"], []
-    for stem, runs in drawings(results, name).items():
-        rows = ", ".join(runs["rows"])
-        pictures.append(f"The curves of {rows}, of seed {runs['seed']}:\n")
-        pictures += (
-            f"![{text.format(pgd=judge['pgd'], rows=rows)}]"
-            f"(results/{stem}_{picture}.png)"
-            for picture, text in PICTURES.items()
-        )
-        pictures.append("")
     parts = [
         f"## {name}\n",
         standings.as_markdown(results),
-        *pictures,
+        *curves(results, name),
         *standing(results, done),
         f"Trained on {machines(done)}.\n",
         "<details>\n<summary>The command of each row</summary>\n",

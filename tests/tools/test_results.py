@@ -39,12 +39,13 @@ def comparison(folder):
             "versions": {"python": "3.12.0", "keras": "3.15.1"},
             "atent_keras": "0.1.0",
             "processor": "A Processor",
+            "flags": {"epochs": 3, "seed": 0},
         }
     ours["command"] = "python examples/digits.py --flagfile=/home/me/x/a.flags"
     results = {"suite": "digits_linf", **made_up(ours, plain, rival)}
     judge = suites.SUITES["digits_linf"].judge
     results["judge"] = json.loads(json.dumps(judge._asdict()))
-    results["rows"][0]["flags"] = {"data_dir": "/home/me", "epochs": 3}
+    results["rows"][0]["flags"]["data_dir"] = "/home/me"
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(results))
     for name in ("robust_accuracy", "certified_accuracy"):
@@ -73,7 +74,7 @@ def test_adds_a_comparison(tool, tmp_path):
     }
     found = json.loads((kept / "digits_linf.json").read_text())
     # Nothing of the machine but the last part of its paths.
-    assert found["rows"][0]["flags"] == {"epochs": 3}
+    assert found["rows"][0]["flags"] == {"epochs": 3, "seed": 0}
     command = "python examples/digits.py --flagfile=a.flags"
     assert found["rows"][0]["command"] == command
     assert found["rows"][0]["devices"] == ["/device:CPU:0"]
@@ -130,7 +131,7 @@ def part(folder, *ran, **changed):
 
 
 def as_plan(row):
-    kept = ("name", "seed", "method", "passes", "command")
+    kept = ("name", "seed", "method", "passes", "command", "flags")
     return {key: row[key] for key in kept if key in row}
 
 
@@ -146,11 +147,16 @@ def test_what_another_folder_ran_stays(tool, tmp_path):
     assert ["clean" in row for row in found["rows"]] == [True] * 3 + [False]
     assert found["rows"][0]["share"] == 0.5  # not known when it was run
     page = tool.page(tmp_path)
-    for rows, stem, folder in (
-        ("ATENT, plain", "digits_linf", "one"),
-        ("plain, TRADES", "digits_linf_2", "two"),
+    for rows, note, stem, folder in (
+        (
+            "ATENT, plain",
+            " (of plain those of an earlier training)",
+            "digits_linf",
+            "one",
+        ),
+        ("plain, TRADES", "", "digits_linf-2", "two"),
     ):
-        assert f"The curves of {rows}, of seed 0:\n\n![Accuracy" in page
+        assert f"The curves of {rows}, of seed 0{note}:\n\n![Accuracy" in page
         assert f"of {rows}](results/{stem}_robust_accuracy.png)\n![" in page
         picture = kept / f"{stem}_certified_accuracy.png"
         assert picture.read_text() == folder
@@ -164,23 +170,59 @@ def test_what_was_run_anew_takes_its_place(tool, tmp_path):
     tool.add(three, "digits_linf", tmp_path)
     found = json.loads((kept / "digits_linf.json").read_text())
     assert found["rows"][0]["clean"] == {"accuracy": 0.7}
-    assert {path.name: path.read_text() for path in kept.glob("*t_*.png")} == {
+    pictures = kept.glob("*_robust_accuracy.png")
+    assert {path.name: path.read_text() for path in pictures} == {
         "digits_linf_robust_accuracy.png": "three",
-        "digits_linf_2_robust_accuracy.png": "two",
+        "digits_linf-2_robust_accuracy.png": "two",
     }
+    tool.add(part(tmp_path / "four", "TRADES"), "digits_linf", tmp_path)
+    found = json.loads((kept / "digits_linf.json").read_text())
     assert found["pictures"] == {
         "digits_linf": {"seed": 0, "rows": ["ATENT", "plain"]},
-        "digits_linf_2": {"seed": 0, "rows": ["TRADES"]},
+        "digits_linf-2": {"seed": 0, "rows": ["TRADES"]},
     }
 
 
-def test_a_row_of_other_settings_does_not_stay(tool, tmp_path):
+def test_other_judges_figures_do_not_stay(tool, tmp_path):
+    for name, images in {"ATENT": 16, "plain": 8}.items():
+        folder = part(tmp_path / name, name)
+        results = json.loads((folder / "results.json").read_text())
+        results |= {
+            "suite": None,
+            "judge": results["judge"] | {"images": images},
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+        tool.add(folder, "mine", tmp_path)
+    found = json.loads((tmp_path / "results" / "mine.json").read_text())
+    done = [row["name"] for row in found["rows"] if "clean" in row]
+    assert done == ["plain"]
+    assert found["pictures"] == {"mine": {"seed": 0, "rows": ["plain"]}}
+
+
+def test_seeds_stand_in_order(tool, tmp_path):
     tool.add(part(tmp_path / "one", "ATENT"), "digits_linf", tmp_path)
-    two = part(tmp_path / "two", "plain", passes=7.0)
+    two = part(tmp_path / "two", "ATENT", seed=1)
     tool.add(two, "digits_linf", tmp_path)
+    three = part(tmp_path / "three", "ATENT")
+    tool.add(three, "digits_linf", tmp_path)
     file = tmp_path / "results" / "digits_linf.json"
-    row, *_ = json.loads(file.read_text())["rows"]
-    assert row["passes"] == 7 and "clean" not in row
+    rows = json.loads(file.read_text())["rows"]
+    ours = [row["seed"] for row in rows if row["name"] == "ATENT"]
+    assert ours == [0, 1]
+
+
+def test_refuses_a_row_of_other_settings(tool, tmp_path):
+    tool.add(part(tmp_path / "one", "ATENT"), "digits_linf", tmp_path)
+    file = tmp_path / "results" / "digits_linf.json"
+    before = {path: path.read_bytes() for path in file.parent.iterdir()}
+    two = part(tmp_path / "two", "plain", flags={"epochs": 4, "seed": 0})
+    with pytest.raises(
+        ValueError,
+        match=f"Received: {file} with ATENT, seed 0, of epochs 3 there, 4 now",
+    ):
+        tool.add(two, "digits_linf", tmp_path)
+    after = {path: path.read_bytes() for path in file.parent.iterdir()}
+    assert before == after
 
 
 def test_says_what_was_not_run(tool, tmp_path):
