@@ -130,7 +130,8 @@ def export_classifier(
         checked = tf.debugging.Assert(
             tf.reduce_all(inside),
             [
-                f"Images must lie in ({lower}, {upper}); 0..255 is for uint8"
+                f"Images must lie in ({lower}, {upper})"
+                + ("; 0..255 is for uint8" if upper < 255 else "")
                 if bounds
                 else "Images must hold finite numbers"
             ],
@@ -176,16 +177,28 @@ def export_classifier(
     try:
         archive.write_out(draft, verbose=False)
         pathlib.Path(draft).chmod(0o755)
-        if path.exists():
-            # Renamed last, the new folder takes the place of the old one.
-            old = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-            path.rename(pathlib.Path(old) / "old")
-            pathlib.Path(draft).rename(path)
-            shutil.rmtree(old)
-        else:
-            pathlib.Path(draft).rename(path)
+        _put(pathlib.Path(draft), path, overwrite)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _put(draft, path, overwrite):
+    """Renames a folder, in whose place another one may be."""
+    if not (overwrite and path.exists()):
+        draft.rename(path)
+        return
+    old = pathlib.Path(
+        tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+    )
+    try:
+        path.rename(old / "old")
+        try:
+            draft.rename(path)
+        except BaseException:
+            (old / "old").rename(path)
+            raise
+    finally:
+        shutil.rmtree(old)
 
 
 def _gives_probabilities(model, loss, shape, bounds):

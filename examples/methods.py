@@ -119,7 +119,7 @@ def passes(loss):
 def shrinking(first, last, num_steps):
     """Returns the schedule of steps that shrink by the same factor each."""
     return keras.optimizers.schedules.ExponentialDecay(
-        first, max(num_steps - 1, 1), last / first
+        first, num_steps - 1, last / first
     )
 
 

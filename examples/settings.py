@@ -365,12 +365,11 @@ def check():
         *foreign,
     )
     require(
-        "--last_step_size must be positive, and needs --step_size, which must "
-        "be, too, and --num_steps",
+        "--last_step_size must be positive and at most --step_size, with at "
+        "least 2 --num_steps, both of which must be given",
         FLAGS.last_step_size is None
-        or FLAGS.num_steps is not None
-        and (FLAGS.step_size or 0) > 0
-        and FLAGS.last_step_size > 0,
+        or 0 < FLAGS.last_step_size <= (FLAGS.step_size or 0)
+        and (FLAGS.num_steps or 0) >= 2,
         "step_size",
         "last_step_size",
         "num_steps",

@@ -221,6 +221,11 @@ def _from_keras(path, content, network):
         if "layers" not in place.split("/") or "name" not in group.attrs:
             return
         for i, values in group.items():
+            if not _is_inside(group, i):
+                raise ValueError(
+                    "The file of `weights` must hold its numbers itself. "
+                    f"Received: {path}, which has {place}/{i} elsewhere"
+                )
             name = f"{group.attrs['name']}/{i}"
             name = names.get(name, name)
             # Layers of one name, deep in others, are not of these networks.
@@ -229,6 +234,14 @@ def _from_keras(path, content, network):
     with h5py.File(io.BytesIO(content)) as file:
         file.visititems(visit)
     return tensors
+
+
+def _is_inside(group, name):
+    """Whether a member of an HDF5 group is in that file, not in another."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        return False
+    values = group[name]
+    return not (values.external or values.is_virtual)
 
 
 def _difference(variables, tensors):

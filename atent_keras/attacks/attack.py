@@ -347,7 +347,10 @@ class Attack:
         if is_finite(step_size):
             return replaced(scaled, step_size=share * step_size)
         if step_size is not None:
-            return replaced(scaled, step_size=lambda k: share * step_size(k))
+            return replaced(
+                scaled,
+                step_size=lambda k: share * tf.cast(step_size(k), share.dtype),
+            )
         return scaled
 
     def get_config(self) -> dict[str, Any]:

@@ -286,8 +286,10 @@ def _are_probabilities(model, loss, shape, outputs):
     single = outputs.shape[-1] == 1
     if tf.is_tensor(outputs):
         values = tf.cast(outputs, tf.float32).numpy()
-        if not single and not base_losses.is_binary(loss):
-            return are_probabilities(values)
+        binary = single or base_losses.is_binary(loss)
+        if not binary and are_probabilities(values):
+            return True
+        # Sigmoids, which have no sum to be known by, or logits.
         if values.min() < 0 or values.max() > 1:
             return False
     elif not single:

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -325,6 +326,36 @@ def test_rejects_a_truncated_file(ending, share, files, tmp_path):
     path = tmp_path / f"torn{ending}"
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(ValueError, match=f"a whole one.*{path.name}"):
+        ResNet20(**SMALL[ResNet20], weights=path)
+
+
+@pytest.mark.parametrize("kind", ["external", "soft", "raw", "virtual"])
+def test_reads_no_other_file_than_was_named(kind, files, tmp_path):
+    """What HDF5 may point at: any file of whoever reads it."""
+    path, other = tmp_path / "w.weights.h5", tmp_path / "other.h5"
+    shutil.copy(files[1] / "w.weights.h5", path)
+    place = "layers/dense/vars/0"
+    with h5py.File(path, "r+") as file, h5py.File(other, "w") as secret:
+        secret["values"] = values = file[place][()]
+        secret.flush()
+        del file[place]
+        if kind == "external":
+            file[place] = h5py.ExternalLink(other, "values")
+        elif kind == "soft":
+            file["values"] = values
+            file[place] = h5py.SoftLink("/values")
+        elif kind == "raw":
+            stored = [(str(other), 0, values.nbytes)]
+            file.create_dataset(
+                place, values.shape, values.dtype, external=stored
+            )
+        else:
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[...] = h5py.VirtualSource(
+                other, "values", values.shape, values.dtype
+            )
+            file.create_virtual_dataset(place, layout)
+    with pytest.raises(ValueError, match=f"itself. Received: {path}.* elsewh"):
         ResNet20(**SMALL[ResNet20], weights=path)
 
 

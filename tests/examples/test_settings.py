@@ -73,14 +73,19 @@ def undefine():
             {"method": "fast", "num_steps": 2},
             "takes only .*Received: --method=fast, --num_steps=2",
         ),
-        (
-            {"last_step_size": 0.1, "step_size": 0.2},
-            "needs --step_size.*Received: --step_size=0.2, --last_step_size="
-            "0.1, --num_steps=None",
-        ),
-        (
-            {"last_step_size": -0.1, "step_size": 0.2, "num_steps": 3},
-            "--last_step_size must be positive.*--last_step_size=-0.1",
+        *(
+            (
+                {"step_size": first, "last_step_size": last, "num_steps": n},
+                "--last_step_size must be positive and at most --step_size.*--"
+                f"step_size={first}, --last_step_size={last}, --num_steps={n}",
+            )
+            for first, last, n in (
+                (0.2, 0.1, None),
+                (0.2, 0.1, 1),
+                (None, 0.1, 3),
+                (0.2, 0.3, 3),
+                (0.2, -0.1, 3),
+            )
         ),
         ({"beta": 6.0}, "takes only .*Received: --method=atent, --beta=6.0"),
         ({"awp_gamma": -1.0}, "must not be negative. Received: --awp_gamma=-1"),
@@ -219,13 +224,12 @@ def test_flags_say_what_nobody_published(given, expected):
 
 
 @pytest.mark.parametrize("method", ["atent", "pgd", "trades", "mart"])
-@pytest.mark.parametrize("num_steps", [1, 3])
-def test_steps_that_shrink(method, num_steps):
+def test_steps_that_shrink(method):
     given = {"beta": 2.0} if method == "mart" else {}
     with flagsaver.flagsaver(
         method=method,
         epsilon=0.3,
-        num_steps=num_steps,
+        num_steps=3,
         step_size=0.4,
         last_step_size=0.1,
         **given,
@@ -233,8 +237,8 @@ def test_steps_that_shrink(method, num_steps):
         settings.check()
         loss, _ = settings.loss(steps_per_epoch=10)
     attack = loss.sampler if method == "atent" else loss.attack
-    sizes = [float(attack.step_size(k)) for k in range(num_steps)]
-    np.testing.assert_allclose(sizes, [0.4, 0.2, 0.1][:num_steps], rtol=1e-6)
+    sizes = [float(attack.step_size(k)) for k in range(3)]
+    np.testing.assert_allclose(sizes, [0.4, 0.2, 0.1], rtol=1e-6)
 
 
 def test_names_what_is_missing_where_nobody_published():

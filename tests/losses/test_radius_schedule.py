@@ -44,9 +44,6 @@ RAMPED = {
     "atent_l2": lambda s: atent(
         sgld(L2(0.3), step_size=0.2), loss_iterates=1, radius_schedule=s
     ),
-    "atent_step_schedule": lambda s: atent(
-        sgld(step_size=steps_of_length(0.1)), radius_schedule=s
-    ),
     "pgd": lambda s: adversarial(pgd(step_size=None), radius_schedule=s),
     "pgd_step_schedule": lambda s: adversarial(
         pgd(step_size=steps_of_length(0.1)), radius_schedule=s
@@ -82,8 +79,14 @@ def test_points_go_as_far_as_the_share(name):
         pgd(step_size=0.06, num_steps=1, random_start=False),
         pgd(step_size=steps_of_length(0.06), num_steps=1, random_start=False),
         sgld(step_size=0.06, num_steps=1, random_start=False, noise_scale=0.0),
+        sgld(
+            step_size=steps_of_length(0.06),
+            num_steps=1,
+            random_start=False,
+            noise_scale=0.0,
+        ),
     ],
-    ids=["PGD", "PGD by a schedule", "SGLD"],
+    ids=["PGD", "PGD by a schedule", "SGLD", "SGLD by a schedule"],
 )
 def test_a_share_shortens_the_steps_too(attack):
     """One step from the image, which the ball does not cut."""

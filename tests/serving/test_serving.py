@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -182,6 +185,8 @@ def binary(from_logits):
         # Which nobody said.
         ((3, "softmax"), tf.identity),
         ((3, "softmax", "mse"), tf.identity),
+        ((3, "sigmoid"), tf.identity),
+        ((3, "sigmoid", "mse"), tf.identity),
         ((1, None, {"out": binary(True)}), tf.sigmoid),
         ((1, "sigmoid", binary(False)), tf.identity),
         ((1, None, "hinge"), tf.sigmoid),
@@ -262,6 +267,31 @@ def test_overwrites_on_request_only(tmp_path):
     answer = serve(images=tf.zeros((1, 8, 8, 1), tf.uint8))
     assert answer["label"][0] in [bytes([c]) for c in b"abcdefghij"]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_folder_that_came_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    def save(*args, **kwargs):
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "theirs").touch()
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(OSError, match="not empty"):
+        ak.export_classifier(small_model(), tmp_path / "m")
+    assert [path.name for path in tmp_path.rglob("*")] == ["m", "theirs"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "old").touch()
+
+    def save(model, path, *args, **kwargs):
+        os.rmdir(path)  # which nobody but a fault would
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    monkeypatch.setattr(pathlib.Path, "chmod", lambda *_: None)
+    with pytest.raises(FileNotFoundError):
+        ak.export_classifier(small_model(), tmp_path / "m", overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["m", "old"]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
