@@ -187,7 +187,10 @@ class RobustModel(keras.Model):
         replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             distribution.check_length(x, steps_per_epoch)
-        x, y = checks.guard(x, y, self._check, replicas, batch_size)
+        counted = not distribution.is_multi_worker(self.distribute_strategy)
+        x, y = checks.guard(
+            x, y, self._check, replicas, batch_size, counted=counted
+        )
         if isinstance(validation_data, (tuple, list)):
             validation_data = (
                 *checks.guard(*validation_data[:2], self._check),  # type: ignore[call-arg]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from atent_keras.checks.rules import require
 
 
-def guard(x, y, check, replicas=1, batch_size=None):
+def guard(x, y, check, replicas=1, batch_size=None, counted=True):
     """Has `check` look at data on their way into Keras, undisturbed.
 
     Arrays are checked at once; a `tf.data.Dataset` batch by batch in a map,
@@ -24,6 +24,9 @@ def guard(x, y, check, replicas=1, batch_size=None):
         replicas: Integer, the least number of images in the first batch.
         batch_size: Integer, how Keras will divide arrays. Defaults to Keras's
             own, 32.
+        counted: Boolean, whether a `Dataset` may be changed so that its first
+            batch is known. TensorFlow then no longer sees the files in it,
+            by which it divides one among several processes.
 
     Returns:
         The pair `(x, y)` to hand on to Keras.
@@ -42,11 +45,13 @@ def guard(x, y, check, replicas=1, batch_size=None):
 
     if isinstance(x, tf.data.Dataset):
         _require_some(x, x.cardinality() != 0)
-        return x.enumerate().map(
-            tf.autograph.experimental.do_not_convert(
-                lambda index, batch: check_batch(batch, index)
-            )
-        ), y
+        as_it_is = tf.autograph.experimental.do_not_convert
+        if replicas > 1 and counted:
+            numbered = x.enumerate()
+            return numbered.map(
+                as_it_is(lambda index, batch: check_batch(batch, index))
+            ), y
+        return x.map(as_it_is(lambda *batch: check_batch(batch, 1))), y
     if isinstance(x, keras.utils.PyDataset):
         _require_some(x, x.num_batches != 0)
         first = x[0]

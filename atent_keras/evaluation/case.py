@@ -59,14 +59,17 @@ class Case:
     @functools.cached_property
     def outputs(self):
         parts = [self.target.outputs(self.x[rows]) for rows in self.batches]
-        return np.concatenate(parts)
+        outputs = np.concatenate(parts)
+        # Sums in bfloat16 would hardly be any.
+        return outputs.astype(np.promote_types(outputs.dtype, "float32"))
 
     @functools.cached_property
     def gives_probabilities(self):
         model = self.target.model
         loss = base_losses.of_model(model, self.y)
         if self.outputs.shape[-1] > 1 and not base_losses.is_binary(loss):
-            return checks.are_probabilities(self.outputs)
+            if checks.are_probabilities(self.outputs):
+                return True
         network = self.x.shape, self.threat_model.bounds
         return bool(checks.gives_probabilities(model, loss, *network))
 

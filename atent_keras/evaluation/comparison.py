@@ -71,20 +71,24 @@ class RobustnessComparison:
         ]
 
     def _cells(self):
-        report = next(iter(self.reports.values()))
-        header = ["model", *(row["attack"] for row in report.rows())]
+        found = {
+            name: {row["attack"]: row for row in report.rows()}
+            for name, report in self.reports.items()
+        }
+        # By name, since each report has its attacks in an order of its own.
+        attacks = list(next(iter(found.values())))
         rows = [
             [
                 name,
                 *(
                     f"{100 * row['accuracy']:.2f} "
                     f"({table.between((row['low'], row['high']))})"
-                    for row in report.rows()
+                    for row in map(by_name.get, attacks)
                 ),
             ]
-            for name, report in self.reports.items()
+            for name, by_name in found.items()
         ]
-        return header, rows
+        return ["model", *attacks], rows
 
     def __str__(self):
         header, rows = self._cells()

@@ -11,7 +11,8 @@ def describe(thing):
     """Returns the settings of an attack or a loss, for JSON.
 
     That is its Keras config; of what has none, its `repr` without addresses.
-    How much an attack prints is no setting.
+    How much an attack prints is no setting, nor are names of losses, which
+    Keras counts up within a process.
     """
     try:
         with warnings.catch_warnings():
@@ -22,6 +23,15 @@ def describe(thing):
         return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
     if isinstance(found, dict) and isinstance(found.get("config"), dict):
         found["config"].pop("verbose", None)
+    return _without_names(found)
+
+
+def _without_names(found):
+    if isinstance(found, list):
+        return [_without_names(one) for one in found]
+    if isinstance(found, dict):
+        kept = found.keys() - {"name"}
+        return {key: _without_names(found[key]) for key in found if key in kept}
     return found
 
 

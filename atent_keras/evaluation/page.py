@@ -58,22 +58,21 @@ def of_comparison(comparison):
     reports = comparison.reports
     shares = {name: _shares(report) for name, report in reports.items()}
     report = next(iter(reports.values()))
+    attacks = [row["attack"] for row in report.rows()]
     return _page(
         f"Robustness of {len(reports)} networks on {report.num_examples:,} "
         "examples",
         element("h2", f"Accuracy in %, {_intervals(report)}"),
         chart.bars(
             {
-                row["attack"]: {
-                    name: shares[name][row["attack"]] for name in reports
-                }
-                for row in report.rows()
+                attack: {name: shares[name][attack] for name in reports}
+                for attack in attacks
             }
         ),
         lines(
-            ["network", *next(iter(shares.values()))],
+            ["network", *attacks],
             [
-                [name, *map(_with_interval, found.values())]
+                [name, *(_with_interval(found[attack]) for attack in attacks)]
                 for name, found in shares.items()
             ],
             class_="figures",

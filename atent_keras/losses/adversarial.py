@@ -50,8 +50,9 @@ class AdversarialLoss(RobustLoss):
         reduction: Keras's reduction over the batch. Defaults to
             `"sum_over_batch_size"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations, float32 or float64.
-            Defaults to `None`, `keras.config.floatx()`.
+        dtype: The dtype of the loss's own computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`, in which a Keras
+            loss within it always is.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.

@@ -66,8 +66,9 @@ class ATENTRegularizedLoss(RobustLoss):
         reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
             (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations, float32 or float64.
-            Defaults to `None`, `keras.config.floatx()`.
+        dtype: The dtype of the loss's own computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`, in which a Keras
+            loss within it always is.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.
@@ -114,6 +115,12 @@ class ATENTRegularizedLoss(RobustLoss):
             raise TypeError(
                 "`sampler` must be an `atent_keras.attacks.SGLD`. Received: "
                 f"sampler={sampler!r}"
+            )
+        if sampler.loss is not None:
+            raise ValueError(
+                "`sampler` must have no loss of its own, since one pass gives "
+                "the gradients that the chain climbs and that are trained on. "
+                f"Received: sampler={sampler!r}"
             )
         super().__init__(loss, sampler, radius_schedule, reduction, name, dtype)
         if not is_finite(alpha) or not 0 < alpha <= 1:

@@ -62,8 +62,9 @@ class RobustLoss(keras.losses.Loss):
         reduction: Keras's reduction over the batch, `"sum_over_batch_size"`
             (the default), `"sum"`, `"mean"` or `"mean_with_sample_weight"`.
         name: Optional name of the loss.
-        dtype: The dtype of the loss's computations, float32 or float64.
-            Defaults to `None`, `keras.config.floatx()`.
+        dtype: The dtype of the loss's own computations, float32 or float64.
+            Defaults to `None`, `keras.config.floatx()`, in which a Keras
+            loss within it always is.
 
     Raises:
         ValueError, TypeError: If a setting is out of its range.

@@ -204,6 +204,9 @@ def test_settings_are_the_same_in_every_process():
         return (
             PGD(Linf(0.1), loss=cross_entropy()),
             PGD(Linf(0.1), step_size=schedule, num_steps=5),
+            # Whose name Keras counts up.
+            PGD(Linf(0.1), loss=ak.attacks.Margin()),
+            ak.AdversarialLoss(cross_entropy(), PGD(Linf(0.1))),
             Returns(Linf(0.1), found=lambda x: x),
             ak.attacks.AutoAttack(Linf(0.1)),
             cross_entropy(),
@@ -213,7 +216,7 @@ def test_settings_are_the_same_in_every_process():
         assert describe(one) == describe(other)
         assert " at 0x" not in json.dumps(describe(one))
     silent = ak.attacks.AutoAttack(Linf(0.1), verbose=0)
-    assert describe(silent) == describe(made()[3])
+    assert describe(silent) == describe(made()[5])
     assert describe(PGD(Linf(0.1))) != describe(PGD(Linf(0.1), num_steps=9))
 
 

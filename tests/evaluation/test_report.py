@@ -169,6 +169,22 @@ def test_a_comparison_has_a_line_for_each_model():
     assert found["other"]["clean_accuracy"] == 0.2
 
 
+def test_a_figure_stands_under_its_attack_whatever_their_order():
+    one = make_report()
+    turned = dict(reversed(one.results.items()))
+    other = RobustnessReport(
+        one.correct, turned, one.findings, one.seed, one.data
+    )
+    comparison = RobustnessComparison({"one": one, "other": other})
+    *_, first, second = str(comparison).splitlines()
+    assert first.split()[1:] == second.split()[1:]
+    *_, first, second = comparison.to_markdown().splitlines()
+    assert first.split("|")[2:] == second.split("|")[2:]
+    shown = comparison.to_html().partition('class="figures"')[2]
+    _, _, first, second = shown.partition("</tbody>")[0].split("<tr>")
+    assert first.replace("one", "") == second.replace("other", "")
+
+
 @pytest.mark.parametrize(
     "settings, difference",
     [

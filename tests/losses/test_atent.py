@@ -27,7 +27,9 @@ def chain_of(loss, network, x, y):
             tape.watch(points[-1])
             losses = cross_entropy()(y, network(points[-1])) * len(x)
         gradient = tape.gradient(losses, points[-1])
-        x_adv = points[-1] + sampler.step_size * tf.sign(gradient)
+        size = sampler.step_size
+        size = size(k - 1) if callable(size) else size
+        x_adv = points[-1] + size * tf.sign(gradient)
         epsilon = sampler.threat_model.epsilon
         x_adv = tf.clip_by_value(x_adv, x - epsilon, x + epsilon)
         points.append(tf.clip_by_value(x_adv, 0, 1))
@@ -66,6 +68,22 @@ def test_loss_and_gradients_are_those_of_the_average(
         np.testing.assert_allclose(gradient, other, atol=1e-5)
     np.testing.assert_allclose(step.x_adv, points[-1], atol=1e-6)
     np.testing.assert_allclose(step.y_pred, network(points[-1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [None, 2])
+def test_the_chains_steps_can_follow_a_schedule(kept, batch):
+    x, y = batch
+    network = small_network()
+    shrinking = keras.optimizers.schedules.ExponentialDecay(0.15, 1, 0.5)
+    loss = small_loss(loss_iterates=kept, step_size=shrinking, **STILL)
+    points = chain_of(loss, network, x, y)
+    for run_eagerly in (False, True):
+        learn = loss.value_and_gradients
+        learn = learn if run_eagerly else tf.function(learn, autograph=False)
+        step = learn(network, x, y)
+        np.testing.assert_allclose(step.x_adv, points[-1], atol=1e-6)
+        expected = average_loss(points[-(kept or 3) :], network, y, loss.alpha)
+        np.testing.assert_allclose(step.loss, expected, rtol=1e-5)
 
 
 def test_one_iterate_of_full_weight_is_adversarial_training(batch):
@@ -423,6 +441,9 @@ def test_loss_iterates_must_be_in_range(kept):
 def test_other_settings_must_fit():
     with pytest.raises(TypeError, match="`sampler` must be .* Received"):
         ak.ATENTRegularizedLoss(cross_entropy(), Linf(0.1))
+    sampler = ak.attacks.SGLD(Linf(0.1), 0.05, loss=cross_entropy())
+    with pytest.raises(ValueError, match="no loss of its own.* Received"):
+        ak.ATENTRegularizedLoss(cross_entropy(), sampler)
     with pytest.raises(ValueError, match="`loss` must .* Received"):
         ak.ATENTRegularizedLoss(None, small_loss().sampler)
     with pytest.raises(ValueError, match="`reduction` must .* Received"):
