@@ -40,7 +40,7 @@ atent = ak.ATENTRegularizedLoss(cross_entropy, sampler, loss_iterates=2)
 # the expensive ones. [Methods](../methods.md#what-they-cost) counts the passes
 # of a training step, K being the steps of the attack: forward, back to the
 # images (or the first layer), and gradients by weights. Each method gets as
-# many epochs as the budget pays for.
+# many steps as the budget pays for.
 
 # %%
 K = STEPS
@@ -57,36 +57,37 @@ methods = {  # the loss, and the passes of a step
 }
 BUDGET = 84  # passes over the training images
 for name, (_, passes) in methods.items():
-    print(f"{name}: {passes} passes a step, {BUDGET // passes} epochs")
+    print(f"{name}: {passes} passes a step, {BUDGET / passes:.1f} epochs")
 
 # %% [markdown]
 # ## Training
 #
 # The same network from the same seed, the same optimizer, whose learning rate
-# falls to zero within each one's epochs.
+# falls to zero within each one's steps. Those seldom are whole epochs, so the
+# data have no end.
 
 # %%
 (x_train, y_train), (x_test, y_test) = ak.datasets.digits()
 
 
-def train(loss, epochs, batch_size=64):
+def train(loss, passes, batch_size=64):
     """Returns a network that was trained by one of the losses."""
     keras.utils.set_random_seed(0)
     network = ak.architectures.SmallCNN((8, 8, 1), padding="same")
     robust = isinstance(loss, ak.losses.RobustLoss)
     model_class = ak.RobustModel if robust else keras.Model
     model = model_class(network.input, network.output)
-    steps = epochs * -(-len(x_train) // batch_size)
+    steps = round(BUDGET / passes * len(x_train) / batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
     model.compile(keras.optimizers.Adam(schedule), loss)
-    model.fit(x_train, y_train, batch_size=batch_size, epochs=epochs, verbose=0)
+    data = ak.datasets.pipeline(
+        x_train, y_train, batch_size, shuffle=True, endless=True
+    )
+    model.fit(data, steps_per_epoch=steps, verbose=0)
     return model
 
 
-models = {
-    name: train(loss, BUDGET // passes)
-    for name, (loss, passes) in methods.items()
-}
+models = {name: train(loss, passes) for name, (loss, passes) in methods.items()}
 
 # %% [markdown]
 # ## One judge
