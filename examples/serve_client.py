@@ -54,17 +54,22 @@ def ask(file):
 
 def twin(file):
     """A PNG file of the image's adversarial twin."""
-    model = keras.models.load_model(FLAGS.model, compile=False)
+    model = keras.models.load_model(FLAGS.model)
+    # What the server maps bytes to, as the network was exported.
+    threat_model = getattr(getattr(model, "loss", None), "threat_model", None)
+    lower, upper = threat_model.bounds if threat_model else (0.0, 1.0)
+    span = upper - lower
     height, width, channels = model.input_shape[1:]
     image = tf.image.resize(
         tf.io.decode_image(file, channels, expand_animations=False),
         (height, width),
         antialias=True,
     )
-    attack = ak.attacks.PGD(ak.threat_models.Linf(FLAGS.epsilon), num_steps=40)
-    x = tf.clip_by_value(image[None] / 255, 0, 1)
+    ball = ak.threat_models.Linf(FLAGS.epsilon * span, (lower, upper))
+    attack = ak.attacks.PGD(ball, num_steps=40)
+    x = lower + span * tf.clip_by_value(image[None] / 255, 0, 1)
     x_adv = attack(model, x, tf.constant([FLAGS.truth]), seed=0)
-    levels = tf.cast(tf.round(255 * x_adv[0]), tf.uint8)
+    levels = tf.cast(tf.round(255 * (x_adv[0] - lower) / span), tf.uint8)
     return tf.io.encode_png(levels).numpy()
 
 

@@ -123,6 +123,7 @@ SUITES = {
             "PGD training": "mnist_linf_pgd_cpu",
             "TRADES": "mnist_linf_trades_cpu",
             "ATENT wide": "mnist_linf_wide_cpu",
+            "ATENT wide shrinking": "mnist_linf_shrinking_cpu",
             "MART": "mnist_linf_mart_cpu",
             "ATENT with AWP": "mnist_linf_awp_cpu",
             "TRADES with AWP": "mnist_linf_trades_awp_cpu",

@@ -50,10 +50,11 @@ Made by `python tools/results.py` of what `examples/compare.py` found, kept in
 `examples/README.md` says how to repeat or to extend a
 comparison (a row's command, run by itself, needs an `--output_dir` of its
 own), [Evaluating honestly](evaluation.md) what the figures mean. Rows called
-wide were trained in a larger ball than all are judged in. Rows in italics are
-published figures of other networks, which were not judged here, mostly of all
-test images whatever the column says; AutoAttack's on MNIST are those of its
-authors, [Croce & Hein 2020](https://arxiv.org/abs/2003.01690).
+wide were trained in a larger ball than all are judged in, those called
+shrinking in steps that shrink along the chain. Rows in italics are published
+figures of other networks, which were not judged here, mostly of all test images
+whatever the column says; AutoAttack's on MNIST are those of its authors,
+[Croce & Hein 2020](https://arxiv.org/abs/2003.01690).
 """
 
 
