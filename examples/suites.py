@@ -124,6 +124,7 @@ SUITES = {
             "TRADES": "mnist_linf_trades_cpu",
             "ATENT wide": "mnist_linf_wide_cpu",
             "ATENT wide shrinking": "mnist_linf_shrinking_cpu",
+            "PGD training wide shrinking": "mnist_linf_pgd_shrinking_cpu",
             "MART": "mnist_linf_mart_cpu",
             "ATENT with AWP": "mnist_linf_awp_cpu",
             "TRADES with AWP": "mnist_linf_trades_awp_cpu",
