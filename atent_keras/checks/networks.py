@@ -284,9 +284,9 @@ def are_probabilities(outputs):
 def _are_probabilities(model, loss, shape, outputs):
     """Whether outputs of `_probe` are; `None` where nobody can tell."""
     single = outputs.shape[-1] == 1
+    binary = single or base_losses.is_binary(loss)
     if tf.is_tensor(outputs):
         values = tf.cast(outputs, tf.float32).numpy()
-        binary = single or base_losses.is_binary(loss)
         if not binary and are_probabilities(values):
             return True
         # Sigmoids, which have no sum to be known by, or logits.
@@ -297,6 +297,8 @@ def _are_probabilities(model, loss, shape, outputs):
     try:
         return ends_in_probabilities(inference(model), shape)
     except Exception:
+        if not binary:
+            return False
         # What runs eagerly need not make a graph.
         if getattr(model, "run_eagerly", False):
             return None

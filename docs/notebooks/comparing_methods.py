@@ -83,7 +83,7 @@ def train(loss, passes, batch_size=64):
     data = ak.datasets.pipeline(
         x_train, y_train, batch_size, shuffle=True, endless=True
     )
-    model.fit(data, steps_per_epoch=steps, verbose=0)
+    model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0)
     return model
 
 
