@@ -166,7 +166,8 @@ def test_float16_is_fooled_as_float32_is(attack, images, network):
         x_adv = attack(model, *images, seed=0)
         left.append(np.sum(right(model, x_adv, images[1])))
     assert left[0] < np.sum(right(model, *images)) - 10
-    assert abs(left[0] - left[1]) <= 2
+    # Of 100 images; how float16 is rounded is the processor's.
+    assert abs(left[0] - left[1]) <= 5
 
 
 @pytest.mark.parametrize(
