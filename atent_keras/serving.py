@@ -192,13 +192,16 @@ def _put(draft, path, overwrite):
     )
     try:
         path.rename(old / "old")
-        try:
-            draft.rename(path)
-        except BaseException:
-            (old / "old").rename(path)
-            raise
-    finally:
-        shutil.rmtree(old)
+    except BaseException:
+        old.rmdir()
+        raise
+    try:
+        draft.rename(path)
+    except BaseException:
+        (old / "old").rename(path)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
 
 
 def _gives_probabilities(model, loss, shape, bounds):

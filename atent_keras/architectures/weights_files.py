@@ -220,16 +220,13 @@ def _from_keras(path, content, network):
         # Beside the layers there may be an optimizer.
         if "layers" not in place.split("/") or "name" not in group.attrs:
             return
-        for i, values in group.items():
+        for i in group:  # What lies in another file is not even opened.
             if not _is_inside(group, i):
-                raise ValueError(
-                    "The file of `weights` must hold its numbers itself. "
-                    f"Received: {path}, which has {place}/{i} elsewhere"
-                )
+                raise ValueError(f"{place}/{i} lies outside of it")
             name = f"{group.attrs['name']}/{i}"
             name = names.get(name, name)
             # Layers of one name, deep in others, are not of these networks.
-            tensors[f"{place}/{i}" if name in tensors else name] = values[()]
+            tensors[f"{place}/{i}" if name in tensors else name] = group[i][()]
 
     with h5py.File(io.BytesIO(content)) as file:
         file.visititems(visit)

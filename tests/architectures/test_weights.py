@@ -355,7 +355,8 @@ def test_reads_no_other_file_than_was_named(kind, files, tmp_path):
                 other, "values", values.shape, values.dtype
             )
             file.create_virtual_dataset(place, layout)
-    with pytest.raises(ValueError, match=f"itself. Received: {path}.* elsewh"):
+    message = f"a whole one. Received: {path}, .*: {place} lies outside of it"
+    with pytest.raises(ValueError, match=message):
         ResNet20(**SMALL[ResNet20], weights=path)
 
 
